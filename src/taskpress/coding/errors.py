@@ -1,0 +1,32 @@
+"""What can go wrong with a user's input, each with a message that names the file, the value and the remedy.
+
+The command line prints these as one line; anything else is a defect and shows its traceback.
+"""
+
+
+class TaskPressError(Exception):
+    """Base of every error a user can cause and mend."""
+
+
+class ImageError(TaskPressError):
+    """A picture that is missing, truncated or of a kind that is not coded (16 bit, CMYK, animated)."""
+
+
+class CodecError(TaskPressError):
+    """A file that holds no codec, or a codec of an unknown architecture."""
+
+
+class BitstreamError(TaskPressError):
+    """A bitstream that is truncated, altered, of another version or of another codec."""
+
+
+class DataError(TaskPressError):
+    """A data set that cannot be used: no pictures, annotations that do not match them."""
+
+
+class RecognizerError(TaskPressError):
+    """A recognizer that cannot be named, loaded or used for what is asked."""
+
+
+class ConfigError(TaskPressError):
+    """A preset or a setting that does not exist or does not fit."""
