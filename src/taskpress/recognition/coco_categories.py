@@ -84,4 +84,4 @@ COCO_CATEGORIES: tuple[Category, ...] = (
     Category(89, "hair drier"),
     Category(90, "toothbrush"),
 )
-"""Index = a model's class 0..79; `Category.id` = `category_id` in COCO's annotation files (1..90 with gaps)."""
+"""Index: a model's class, 0..79. `Category.id`: `category_id` in COCO's annotation files, 1..90 with gaps."""

@@ -1,0 +1,147 @@
+"""Any detector exported to ONNX in YOLOX's output layout, frozen, with gradients reaching the image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+from taskpress.coding.errors import RecognizerError
+from taskpress.recognition.coco_categories import COCO_CATEGORIES
+from taskpress.recognition.letterbox import Placement, fitted_size, letterbox, to_detector_pixels
+from taskpress.recognition.protocol import Category, Detections, Task
+from taskpress.recognition.yolox_graph import STRIDES, read_network
+from taskpress.recognition.yolox_loss import decode, yolox_loss
+
+SCORE_THRESHOLD = 0.01
+NMS_IOU = 0.65
+MOST_DETECTIONS = 100
+PSEUDO_LABEL_THRESHOLD = 0.3
+MOST_AT_ONCE = 8
+"""Pictures in one forward pass of `predict`; bounds memory however many are passed."""
+
+
+class OnnxDetector(nn.Module):
+    """A frozen detector of YOLOX's layout from an ONNX file; a `Recognizer`.
+
+    Two ways a picture comes onto the network's canvas, whose side S the file states:
+
+    - `predict` and `pseudo_labels`: long side scaled to S, padded to S×S. At long side S nothing is
+      resampled.
+    - `loss` and `features`: a picture no larger than S×S is not scaled, and padded only to the next multiple
+      of 32, so that a training crop costs its own size and its objects keep the scale the detector sees at
+      evaluation. A larger picture is scaled as above. Files that take only S×S get that canvas.
+
+    path: an ONNX file; see `yolox_graph` for the layout. Raises RecognizerError for anything else.
+    categories: names of the file's K classes; by default COCO's for K = 80, else "class 1" to "class K".
+    """
+
+    task = Task.DETECTION
+
+    def __init__(self, path: str | Path, categories: Sequence[Category] | None = None) -> None:
+        super().__init__()
+        path = Path(path)
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            raise RecognizerError(
+                f"cannot read the recognizer {path}: {error.strerror}; name an ONNX file that exists"
+            ) from error
+        self.network = read_network(path, data)
+        self.name = f"onnx:{path.name}"
+        self.size = self.network.size
+        classes = self.network.classes
+        if categories is None:
+            numbered = tuple(Category(index + 1, f"class {index + 1}") for index in range(classes))
+            categories = COCO_CATEGORIES if classes == len(COCO_CATEGORIES) else numbered
+        if len(categories) != classes:
+            raise RecognizerError(f"{path} has {classes} classes but {len(categories)} categories were given")
+        self.categories = tuple(categories)
+        rules = f"{SCORE_THRESHOLD} {NMS_IOU} {MOST_DETECTIONS} {PSEUDO_LABEL_THRESHOLD}"
+        self.fingerprint = hashlib.sha256(hashlib.sha256(data).digest() + rules.encode()).hexdigest()
+
+    def train(self, mode: bool = True) -> OnnxDetector:
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[Tensor]) -> list[Detections]:
+        """All detections with objectness × class score of at least 0.01, after class-wise NMS at IoU 0.65.
+
+        images: [3, H, W] float in [0, 1], RGB, any sizes. Returns at most 100 each, best first, boxes in the
+        pixels of their image and clipped to it.
+        """
+        found: list[Detections] = []
+        for start in range(0, len(images), MOST_AT_ONCE):
+            found += self._predict_few(images[start : start + MOST_AT_ONCE])
+        return found
+
+    def pseudo_labels(self, images: Sequence[Tensor]) -> list[Detections]:
+        """The detections of `predict` with a score of at least 0.3."""
+        return [found.where(found.scores >= PSEUDO_LABEL_THRESHOLD) for found in self.predict(images)]
+
+    def loss(self, images: Sequence[Tensor] | Tensor, targets: Sequence[Detections]) -> dict[str, Tensor]:
+        """YOLOX's training loss (see `yolox_loss`): scalars `box`, `objectness`, `classes`.
+
+        images: [B, 3, H, W] or B times [3, H, W], nominally in [0, 1]; targets in their pixels.
+        """
+        canvas, placement = self._batch(images)
+        with _full_precision(canvas):
+            cells = decode(self.network(to_detector_pixels(canvas)), STRIDES)
+            moved = [target.to(canvas.device).scaled(*placement) for target in targets]
+            return yolox_loss(cells, moved)
+
+    def features(self, images: Sequence[Tensor] | Tensor) -> list[Tensor]:
+        """Activations of the head's stems: [B, C, h / s, w / s] for s = 8, 16, 32 of the canvas h×w.
+
+        A stem is the convolution with which each level of the head starts; what it gives is the last that the
+        class tower and the box tower share, so all that the detector says comes from these three tensors.
+        Raises RecognizerError where the graph is built in another way.
+        """
+        canvas, _ = self._batch(images)
+        with _full_precision(canvas):
+            return self.network.stems(to_detector_pixels(canvas))
+
+    def _batch(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, Placement]:
+        batch = images if isinstance(images, Tensor) else torch.stack(list(images))
+        batch = batch.float()
+        height, width = batch.shape[-2:]
+        size = (height, width)
+        if max(size) > self.size:
+            size = fitted_size(height, width, self.size)
+        if self.network.any_size:
+            canvas = (-(-size[0] // 32) * 32, -(-size[1] // 32) * 32)
+        else:
+            canvas = (self.size, self.size)
+        return letterbox(batch, size, canvas)
+
+    def _predict_few(self, images: Sequence[Tensor]) -> list[Detections]:
+        placed = [
+            letterbox(image.float(), fitted_size(*image.shape[-2:], self.size), (self.size, self.size))
+            for image in images
+        ]
+        canvas = torch.stack([one for one, _ in placed])
+        with _full_precision(canvas):
+            cells = decode(self.network(to_detector_pixels(canvas)), STRIDES)
+        found = []
+        for index, (image, (_, placement)) in enumerate(zip(images, placed, strict=True)):
+            scores = cells.objectness[index, :, None] * cells.classes[index]
+            rows, labels = (scores >= SCORE_THRESHOLD).nonzero(as_tuple=True)
+            candidates = Detections(cells.boxes[index, rows], labels, scores[rows, labels])
+            kept = batched_nms(candidates.boxes, candidates.scores, candidates.labels, NMS_IOU)[
+                :MOST_DETECTIONS
+            ]
+            detections = candidates.where(kept).scaled(1 / placement.scale_x, 1 / placement.scale_y)
+            height, width = image.shape[-2:]
+            boxes = clip_boxes_to_image(detections.boxes, (height, width))
+            found.append(Detections(boxes, detections.labels, detections.scores))
+        return found
+
+
+def _full_precision(tensor: Tensor) -> torch.autocast:
+    # The scores come after a sigmoid: in half precision they would round to 0 and 1 and lose their gradient.
+    return torch.autocast(tensor.device.type, enabled=False)
