@@ -121,7 +121,11 @@ class OnnxDetector(nn.Module):
 
     def _predict_few(self, images: Sequence[Tensor]) -> list[Detections]:
         placed = [
-            letterbox(image.float(), fitted_size(*image.shape[-2:], self.size), (self.size, self.size))
+            letterbox(
+                image.float(),
+                fitted_size(image.shape[-2], image.shape[-1], self.size),
+                (self.size, self.size),
+            )
             for image in images
         ]
         canvas = torch.stack([one for one, _ in placed])

@@ -75,7 +75,7 @@ class YoloxNetwork(nn.Module):
         """Activations [B, C, h / s, w / s] of the three stems, from which class and box towers start."""
         if self.stem_body is None:
             raise RecognizerError(
-                "this ONNX graph has no head stems (three levels, each joining box, objectness and class maps); "
+                "this ONNX graph has no head stems (three levels that join box, objectness and class maps); "
                 "use L_task on outputs instead of features"
             )
         return list(self.stem_body(canvas))

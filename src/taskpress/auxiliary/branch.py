@@ -1,0 +1,90 @@
+"""What every auxiliary branch is: a light head on the decoded latent that exists only while training."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from taskpress.recognition.protocol import Detections
+
+PRIOR = 0.01
+"""Chance of an object that an untrained head states for every cell (Lin et al., arXiv:1708.02002, 3.3)."""
+
+
+class AuxiliaryBranch(nn.Module, ABC):
+    """Predicts from the decoded latent Ẑ what the teacher saw in the uncompressed image.
+
+    A cell (i, j) of the latent stands for the pixels [stride·j, stride·(j+1)) × [stride·i, stride·(i+1)): the
+    image's top left corner is the latent's, padding lies right and below.
+
+    stride: pixels per cell
+    """
+
+    stride: int
+
+    @abstractmethod
+    def forward(self, latent: Tensor) -> dict[str, Tensor]:
+        """Latent [B, M, h, w] to named maps [B, ·, h, w]; which ones, the branch's docstring says."""
+
+    @abstractmethod
+    def loss(self, output: dict[str, Tensor], targets: Sequence[Detections]) -> dict[str, Tensor]:
+        """Named scalars whose sum is L_aux; one `targets` entry per image, in its pixels."""
+
+
+class Cost(NamedTuple):
+    """parameters: how many numbers are learned; macs_per_pixel: multiply-adds per pixel of the image."""
+
+    parameters: int
+    macs_per_pixel: float
+
+
+def stem(latent_channels: int, width: int) -> nn.Sequential:
+    """The start of every branch: one full 3×3 convolution, which sees the latent's neighbourhood.
+
+    Group normalization, since batches are of a few crops.
+    """
+    return nn.Sequential(
+        nn.Conv2d(latent_channels, width, 3, padding=1, bias=False),
+        nn.GroupNorm(_groups(width), width),
+        nn.SiLU(inplace=True),
+    )
+
+
+def tower(width: int) -> nn.Sequential:
+    """A depthwise separable 3×3 convolution: a tenth of a full one's parameters and multiply-adds."""
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False),
+        nn.Conv2d(width, width, 1, bias=False),
+        nn.GroupNorm(_groups(width), width),
+        nn.SiLU(inplace=True),
+    )
+
+
+def prediction(width: int, channels: int, prior: float | None = None) -> nn.Conv2d:
+    """A 1×1 convolution to the predicted maps; as logits, it starts at the probability `prior` everywhere."""
+    convolution = nn.Conv2d(width, channels, 1)
+    nn.init.normal_(convolution.weight, std=0.01)
+    bias = 0.0 if prior is None else float(torch.logit(torch.tensor(prior)))
+    nn.init.constant_(convolution.bias, bias)  # type: ignore[arg-type]
+    return convolution
+
+
+@torch.no_grad()
+def branch_cost(branch: AuxiliaryBranch, latent_channels: int) -> Cost:
+    """What a branch costs a training step; in the exported codec it costs nothing, being absent."""
+    side = 16
+    device = next(branch.parameters()).device
+    with FlopCounterMode(display=False) as counter:
+        branch(torch.zeros(1, latent_channels, side, side, device=device))
+    pixels = (side * branch.stride) ** 2
+    parameters = sum(parameter.numel() for parameter in branch.parameters())
+    return Cost(parameters, counter.get_total_flops() / 2 / pixels)
+
+
+def _groups(width: int) -> int:
+    return next(groups for groups in (8, 4, 2, 1) if width % groups == 0)
