@@ -1,0 +1,200 @@
+"""Weights on disk: our safetensors files, and CompressAI checkpoints by their names."""
+
+import difflib
+import json
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from taskpress.coding.errors import CodecError
+from taskpress.coding.files import atomic_write
+from taskpress.coding.models import ARCHITECTURES, SQUARE_ARCHITECTURES, HyperpriorModel
+
+FORMAT = "taskpress-codec"
+FORMAT_VERSION = "1"
+SHIPPED = Path(__file__).parent.parent / "weights"
+CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt")
+
+# What CompressAI stores but derives from the rest: coder tables, bounds, masks.
+DERIVED = re.compile(
+    r"(_quantized_cdf|_offset|_cdf_length|\.scale_table|\.scale_bound|\.target|\.bound|\.pedestal"
+    r"|context_prediction\.mask)$"
+)
+# CompressAI's first releases numbered the bottleneck's parameters in their names.
+OLD_BOTTLENECK = re.compile(r"entropy_bottleneck\._(matrix|bias|factor)(\d)$")
+PLURAL = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
+
+
+class Checkpoint(NamedTuple):
+    """What a file holds: everything needed to build a codec, values as they will be used (float32)."""
+
+    architecture: str
+    channels: int
+    latent_channels: int
+    state: dict[str, Tensor]
+    card: dict[str, Any]
+
+
+def build_model(architecture: str, channels: int, latent_channels: int, origin: str) -> HyperpriorModel:
+    """A model with fresh weights; CodecError, its message starting with `origin`, for what does not exist."""
+    if architecture not in ARCHITECTURES:
+        near = difflib.get_close_matches(architecture, ARCHITECTURES, n=1, cutoff=0.0)[0]
+        raise CodecError(f"{origin}: unknown architecture {architecture!r}; did you mean {near!r}?")
+    if not 2 <= channels <= 4096 or not 2 <= latent_channels <= 4096:
+        raise CodecError(f"{origin}: channels {channels}, {latent_channels} are not between 2 and 4096")
+    if architecture in SQUARE_ARCHITECTURES and latent_channels != channels:
+        raise CodecError(f"{origin}: {architecture} needs {channels} latent channels, not {latent_channels}")
+    return ARCHITECTURES[architecture](channels, latent_channels)
+
+
+def load_weights(model: HyperpriorModel, state: Mapping[str, Tensor], origin: str) -> None:
+    """Copies `state` into `model`; CodecError names the first key that is missing, unknown, or misshapen."""
+    own = model.state_dict()
+    for kind, keys in (("lacks", own.keys() - state.keys()), ("has unknown", state.keys() - own.keys())):
+        if keys:
+            raise CodecError(
+                f"{origin}: {kind} weight {min(keys)!r} (of {len(keys)}); it is no codec of this kind"
+            )
+    for key, tensor in own.items():
+        if state[key].shape != tensor.shape:
+            shapes = f"{tuple(state[key].shape)} where {tuple(tensor.shape)} belongs"
+            raise CodecError(f"{origin}: weight {key!r} has shape {shapes}")
+        if not torch.isfinite(state[key]).all():
+            raise CodecError(f"{origin}: weight {key!r} holds values that are not finite")
+    model.load_state_dict(dict(state))
+
+
+def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:
+    """Writes a safetensors file, atomically. `half` stores the transforms in float16."""
+    tensors = {}
+    for key, tensor in checkpoint.state.items():
+        # The bottleneck is small, and its tails decide what rare values cost: it stays exact.
+        narrow = half and not key.startswith("entropy_bottleneck.")
+        tensors[key] = tensor.detach().cpu().to(torch.float16 if narrow else torch.float32).contiguous()
+        if not torch.isfinite(tensors[key]).all():
+            raise CodecError(
+                f"{path}: weight {key!r} is not finite{' in float16' if narrow else ''}; not saved"
+            )
+    metadata = {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "architecture": checkpoint.architecture,
+        "channels": str(checkpoint.channels),
+        "latent_channels": str(checkpoint.latent_channels),
+        "card": json.dumps(checkpoint.card, ensure_ascii=False, sort_keys=True),
+    }
+    try:
+        atomic_write(Path(path), save(tensors, metadata))
+    except OSError as error:
+        raise CodecError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def shipped_names() -> list[str]:
+    """Names of the codecs that come with the package, sorted."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors") if _is_codec(path))
+
+
+def read_checkpoint(name: str | Path) -> Checkpoint:
+    """Reads a codec by shipped name or by path (.safetensors of ours, or a CompressAI checkpoint).
+
+    CodecError, in one line, for everything that is not one.
+    """
+    path = Path(name)
+    if not path.is_file():
+        shipped = SHIPPED / f"{name}.safetensors"
+        if "/" not in str(name) and shipped.is_file():
+            path = shipped
+        else:
+            raise CodecError(_missing(str(name), path))
+    if path.stat().st_size == 0:
+        raise CodecError(f"{path}: is empty")
+    return read_torch(path) if path.suffix in CHECKPOINT_SUFFIXES else read_codec(path)
+
+
+def _missing(name: str, path: Path) -> str:
+    if path.is_dir():
+        return f"{name}: is a folder, not a codec file"
+    known = shipped_names()
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or known
+    hint = f"shipped codecs are {', '.join(near)}" if near else "no codec is shipped under that name"
+    return f"{name}: no such file; {hint}"
+
+
+def _is_codec(path: Path) -> bool:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return (file.metadata() or {}).get("format") == FORMAT
+    except (SafetensorError, OSError):
+        return False
+
+
+def read_codec(path: Path) -> Checkpoint:
+    """Reads a file that `write_codec` wrote."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if metadata.get("format") != FORMAT:
+                raise CodecError(f"{path}: is a safetensors file but holds no TaskPress codec")
+            if metadata.get("format_version") != FORMAT_VERSION:
+                version = metadata.get("format_version")
+                raise CodecError(f"{path}: codec format {version} is not {FORMAT_VERSION}; upgrade TaskPress")
+            # float16 storage widens to float32 here, so that a codec is the same however it was stored.
+            state = {key: file.get_tensor(key).to(torch.float32) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CodecError(f"{path}: is no safetensors codec ({error})") from error
+    try:
+        channels, latent_channels = int(metadata["channels"]), int(metadata["latent_channels"])
+        architecture, card = metadata["architecture"], json.loads(metadata["card"])
+    except (KeyError, ValueError) as error:
+        raise CodecError(f"{path}: codec metadata is damaged ({error})") from error
+    if not isinstance(card, dict):
+        raise CodecError(f"{path}: codec metadata is damaged (the card is no object)")
+    return Checkpoint(architecture, channels, latent_channels, state, card)
+
+
+def read_torch(path: Path) -> Checkpoint:
+    """Reads a CompressAI checkpoint: a state dict, bare or under "state_dict", of one of the four models."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CodecError(f"{path}: is no checkpoint of weights alone ({reason})") from error
+    if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
+        content = content["state_dict"]
+    if not isinstance(content, Mapping) or not content:
+        raise CodecError(f"{path}: holds no state dict")
+    state = {}
+    for key, tensor in content.items():
+        if not isinstance(key, str) or not isinstance(tensor, Tensor):
+            raise CodecError(f"{path}: holds no state dict (entry {key!r} is no tensor)")
+        key = OLD_BOTTLENECK.sub(
+            lambda match: f"entropy_bottleneck.{PLURAL[match[1]]}.{match[2]}", key.removeprefix("module.")
+        )
+        if not DERIVED.search(key):
+            state[key] = tensor.to(torch.float32)
+    architecture, channels, latent_channels = infer_architecture(state, path)
+    return Checkpoint(architecture, channels, latent_channels, state, {"origin": path.name})
+
+
+def infer_architecture(state: Mapping[str, Tensor], path: Path) -> tuple[str, int, int]:
+    """(architecture, N, M) of a state dict in CompressAI's names."""
+    if "g_a.0.conv1.weight" in state and "context_prediction.weight" in state:
+        attention = "g_a.8.conv_a.0.conv.0.weight" in state
+        channels = state["g_a.0.conv1.weight"].shape[0]
+        return ("cheng2020-attention" if attention else "cheng2020-anchor"), channels, channels
+    if {"g_a.0.weight", "g_a.6.weight", "h_s.4.weight"} <= state.keys():
+        channels, latent_channels = state["g_a.0.weight"].shape[0], state["g_a.6.weight"].shape[0]
+        if "context_prediction.weight" in state:
+            return "joint-autoregressive", channels, latent_channels
+        if state["h_s.4.weight"].shape[0] == 2 * latent_channels:
+            return "mean-scale-hyperprior", channels, latent_channels
+    known = ", ".join(ARCHITECTURES)
+    raise CodecError(f"{path}: these weights are of none of the known architectures ({known})")

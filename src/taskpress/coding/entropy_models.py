@@ -1,0 +1,135 @@
+"""How likely a quantized value is: the factorized prior of the hyper-latent and the conditional Gaussian.
+
+Both quantize by additive uniform noise while training and by rounding otherwise, and bound likelihoods from
+below by 1e-9 (Ballé et al. 2018). Parameter names are CompressAI's. The noise is drawn from torch's global
+generator, so that a seed fixes a training run.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from taskpress.coding.layers import lower_bound
+
+LIKELIHOOD_BOUND = 1e-9
+SCALE_BOUND = 0.11
+
+
+def add_noise(x: Tensor) -> Tensor:
+    """x + U(-½, ½), the differentiable stand-in for rounding."""
+    return x + torch.empty_like(x).uniform_(-0.5, 0.5)
+
+
+def round_around(x: Tensor, mean: Tensor) -> Tensor:
+    """round(x - mean) + mean, elementwise with broadcasting."""
+    return torch.round(x - mean) + mean
+
+
+class EntropyBottleneck(nn.Module):
+    """Fully factorized prior: per channel a learned monotone cumulative (Ballé et al. 2018, appendix 6.1).
+
+    `quantiles` [C, 1, 3] holds the 5e-10 quantile, the median and the 1 - 5e-10 quantile of every channel.
+    Only the median matters: values are rounded around it. It is found by bisection, not by an auxiliary
+    optimizer, whenever a bottleneck that was trained enters evaluation mode; one that was only loaded keeps
+    the quantiles it came with.
+    """
+
+    WIDTHS = (1, 3, 3, 3, 3, 1)
+    INIT_SCALE = 10.0
+    TAIL_MASS = 1e-9
+
+    quantiles: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.matrices = nn.ParameterList()
+        self.biases = nn.ParameterList()
+        self.factors = nn.ParameterList()
+        layers = len(self.WIDTHS) - 1
+        scale = self.INIT_SCALE ** (1 / layers)
+        for inputs, outputs in zip(self.WIDTHS[:-1], self.WIDTHS[1:], strict=True):
+            start = torch.expm1(torch.tensor(1 / scale / outputs)).log()
+            self.matrices.append(nn.Parameter(start.expand(channels, outputs, inputs).clone()))
+            self.biases.append(nn.Parameter(torch.empty(channels, outputs, 1).uniform_(-0.5, 0.5)))
+        for outputs in self.WIDTHS[1:-1]:
+            self.factors.append(nn.Parameter(torch.zeros(channels, outputs, 1)))
+        spread = torch.tensor([-self.INIT_SCALE, 0.0, self.INIT_SCALE])
+        self.register_buffer("quantiles", spread.expand(channels, 1, 3).clone())
+        self.stale = False
+
+    @property
+    def medians(self) -> Tensor:
+        """[1, C, 1, 1]: what values are rounded around."""
+        return self.quantiles[:, 0, 1].reshape(1, -1, 1, 1)
+
+    def logits_cumulative(self, x: Tensor) -> Tensor:
+        """Logit of P(value ≤ x), for x [C, 1, n] in the parameters' dtype or a wider one."""
+        logits = x
+        for i, (matrix, bias) in enumerate(zip(self.matrices, self.biases, strict=True)):
+            logits = F.softplus(matrix.to(x.dtype)) @ logits + bias.to(x.dtype)
+            if i < len(self.factors):
+                logits = logits + torch.tanh(self.factors[i].to(x.dtype)) * torch.tanh(logits)
+        return logits
+
+    def likelihood(self, x: Tensor) -> Tensor:
+        """P(x - ½ < value ≤ x + ½), at least 1e-9, for x [B, C, H, W]."""
+        values = x.transpose(0, 1).reshape(self.channels, 1, -1)
+        upper = torch.sigmoid(self.logits_cumulative(values + 0.5))
+        lower = torch.sigmoid(self.logits_cumulative(values - 0.5))
+        bounded = lower_bound(upper - lower, LIKELIHOOD_BOUND)
+        batch, channels, height, width = x.shape
+        return bounded.reshape(channels, batch, height, width).transpose(0, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, C, H, W] → (quantized x, likelihoods), both of x's shape."""
+        if self.training:
+            self.stale = True
+            quantized = add_noise(x)
+        else:
+            quantized = round_around(x, self.medians)
+        return quantized, self.likelihood(quantized)
+
+    def train(self, mode: bool = True) -> "EntropyBottleneck":
+        if not mode and self.stale:
+            self.fit_quantiles()
+        super().train(mode)
+        return self
+
+    @torch.no_grad()
+    def quantile_of(self, logit: float) -> Tensor:
+        """[C] float64: where a channel's cumulative reaches sigmoid(`logit`), within ±1e5, by bisection."""
+        low = torch.full((self.channels, 1, 1), -1e5, dtype=torch.float64, device=self.quantiles.device)
+        high = -low
+        # 2e5 halved 54 times is 1e-11: far below the last bit of a float32 median.
+        for _ in range(54):
+            middle = (low + high) / 2
+            below = self.logits_cumulative(middle) < logit
+            low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+        return ((low + high) / 2).reshape(-1)
+
+    @torch.no_grad()
+    def fit_quantiles(self) -> None:
+        """Sets `quantiles` to those of the learned cumulative."""
+        tail = torch.logit(torch.tensor(self.TAIL_MASS / 2, dtype=torch.float64)).item()
+        for i, logit in enumerate((tail, 0.0, -tail)):
+            self.quantiles[:, 0, i] = self.quantile_of(logit)
+        self.stale = False
+
+
+class GaussianConditional(nn.Module):
+    """Gaussian with given mean and scale, integrated over bins of width one. It has nothing to learn."""
+
+    def likelihood(self, x: Tensor, scales: Tensor, means: Tensor) -> Tensor:
+        """P(x - ½ < N(mean, scale²) ≤ x + ½), at least 1e-9; scales are at least 0.11. All of one shape."""
+        scales = lower_bound(scales, SCALE_BOUND)
+        distance = (x - means).abs()
+        # Both bounds on the lower tail, where erfc keeps its precision.
+        upper = 0.5 * torch.erfc((distance - 0.5) / scales * 2**-0.5)
+        lower = 0.5 * torch.erfc((distance + 0.5) / scales * 2**-0.5)
+        return lower_bound(upper - lower, LIKELIHOOD_BOUND)
+
+    def forward(self, x: Tensor, scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
+        """(quantized x, likelihoods), both of x's shape."""
+        quantized = add_noise(x) if self.training else round_around(x, means)
+        return quantized, self.likelihood(quantized, scales, means)

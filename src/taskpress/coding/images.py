@@ -1,0 +1,106 @@
+"""Pictures in and out: files, uint8 arrays [H, W, 3] in RGB, and float tensors [3, H, W] in [0, 1]."""
+
+import io
+import struct
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from taskpress.coding.errors import ImageError
+from taskpress.coding.files import atomic_write
+
+SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+CONVERTED_MODES = ("RGB", "L", "1", "P", "PA", "RGBA", "LA", "RGBX", "RGBa", "La")
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+
+def read_image(path: str | Path) -> np.ndarray:
+    """Reads a picture file as uint8 [H, W, 3], RGB, upright by its EXIF orientation.
+
+    Grey and palette pictures are converted; alpha is dropped with a warning. ImageError names file and remedy
+    where the file is missing, empty, truncated, no picture, 16 bit, CMYK or animated.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+    if not data:
+        raise ImageError(f"{path}: is empty (0 bytes)")
+    # Pillow reduces 16-bit RGB PNGs to 8 bits without a word; the header still tells.
+    if data.startswith(PNG_SIGNATURE) and len(data) > 24 and data[24] == 16:
+        raise ImageError(f"{path}: 16-bit pictures are not coded; convert it to 8 bits first")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data))
+            return from_pil(image, str(path))
+    except UnidentifiedImageError as error:
+        raise ImageError(f"{path}: is not a picture that Pillow knows") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(f"{path}: has too many pixels; split it first") from error
+    except (OSError, SyntaxError, ValueError, struct.error, IndexError) as error:
+        raise ImageError(f"{path}: is damaged or truncated ({error})") from error
+
+
+def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
+    """uint8 [H, W, 3] of a Pillow picture, by the rules of `read_image`; `name` begins error messages."""
+    if getattr(image, "n_frames", 1) > 1:
+        raise ImageError(f"{name}: is animated ({image.n_frames} frames); extract one frame first")  # type: ignore[attr-defined]
+    if image.mode in SIXTEEN_BIT_MODES:
+        raise ImageError(f"{name}: 16-bit pictures are not coded; convert it to 8 bits first")
+    if image.mode not in CONVERTED_MODES:
+        raise ImageError(f"{name}: {image.mode} pictures are not coded; convert it to RGB first")
+    image = ImageOps.exif_transpose(image)
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        warnings.warn(f"{name}: alpha is dropped", stacklevel=3)
+    if image.mode in ("P", "PA") or "transparency" in image.info:
+        # Through RGBA: Pillow's direct way would treat the transparent colour differently per mode.
+        image = image.convert("RGBA")
+    elif image.mode in ("RGBa", "La"):
+        image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
+    return np.array(image.convert("RGB"))
+
+
+def write_image(path: str | Path, array: np.ndarray) -> None:
+    """Writes uint8 [H, W, 3] in the format that the path's suffix names, atomically.
+
+    ImageError for a suffix that Pillow does not write.
+    """
+    path = Path(path)
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
+        raise ImageError(
+            f"{path}: pictures are not written as {path.suffix or 'files without suffix'!r}; use .png"
+        )
+    buffer = io.BytesIO()
+    Image.fromarray(array).save(buffer, format=kind)
+    try:
+        atomic_write(path, buffer.getvalue())
+    except OSError as error:
+        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """uint8 [H, W, 3] → float32 [3, H, W] in [0, 1]."""
+    return torch.from_numpy(np.array(array)).permute(2, 0, 1).to(torch.float32).div_(255)
+
+
+def to_array(tensor: Tensor) -> np.ndarray:
+    """Float [3, H, W] → uint8 [H, W, 3]; values are clamped to [0, 1] and rounded to the nearest level."""
+    levels = tensor.detach().clamp(0, 1).mul(255).round().to(torch.uint8)
+    return levels.permute(1, 2, 0).cpu().contiguous().numpy()
+
+
+def resize_long_side(array: np.ndarray, long_side: int) -> np.ndarray:
+    """uint8 [H, W, 3] scaled (bicubic) to a long side of exactly `long_side`, the other in proportion."""
+    height, width = array.shape[:2]
+    if max(height, width) == long_side:
+        return array
+    scale = long_side / max(height, width)
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
