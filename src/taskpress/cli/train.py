@@ -1,0 +1,39 @@
+"""`taskpress train`: all arms and rates of an experiment."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    preset: Annotated[str, typer.Argument(help="A shipped preset (quick, scenes, coco-yolox) or a YAML file.")],
+    settings: Annotated[
+        list[str] | None, typer.Argument(help="Changes to it: key=value, e.g. optimizer.steps=500")
+    ] = None,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the experiment; resumed if it exists.")] = ...,  # type: ignore[assignment]
+    only: Annotated[
+        list[str] | None, typer.Option(help="Train only this: start, an arm (task) or an arm's rate (task-q2).")
+    ] = None,
+    limit_steps: Annotated[int | None, typer.Option(min=1, help="Stop each training after so many steps.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
+) -> None:
+    """Train codecs: the shared start, then every arm at every rate from it.
+
+    Trainings that are finished are kept, interrupted ones go on from their last checkpoint. The codecs end in
+    OUTPUT/codecs, logs (CSV and TensorBoard) beside each training's checkpoints.
+    """
+    import torch
+
+    from taskpress.training.config import load_preset
+    from taskpress.training.run import train_experiment
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    command = shlex.join(["taskpress", *sys.argv[1:]])
+    for path in train_experiment(load_preset(preset, settings), output, only or (), limit_steps, command):
+        typer.echo(path)

@@ -1,0 +1,45 @@
+"""A folder of pictures without labels: all that distillation needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from taskpress.coding.errors import DataError
+from taskpress.coding.images import read_image
+from taskpress.datasets.dataset import Sample
+from taskpress.recognition.protocol import Category, Detections
+
+PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
+
+
+def find_pictures(folder: str | Path) -> list[Path]:
+    """Every picture file below a folder, sorted by path; DataError where there is none."""
+    root = Path(folder)
+    if not root.is_dir():
+        raise DataError(f"{root}: no such folder of pictures")
+    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+    if not paths:
+        raise DataError(f"{root}: holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))})")
+    return paths
+
+
+class ImageFolder:
+    """The pictures below a folder, sorted by path; no annotations, no categories."""
+
+    categories: tuple[Category, ...] = ()
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.name = self.folder.name
+        self._paths = find_pictures(folder)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Sample:
+        path = self._paths[index]
+        return Sample(index, str(path.relative_to(self.folder)), read_image(path), Detections.empty())
+
+    def coco_ground_truth(self) -> None:
+        """Nothing is known about what the pictures show."""
+        return None

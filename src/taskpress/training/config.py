@@ -1,0 +1,260 @@
+"""What a training is told: a preset is a YAML file of these fields, each checked before anything runs.
+
+A preset describes one experiment: a shared start, and arms x rates that all begin from it, see the same
+batches in the same order and take the same number of steps.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from taskpress.coding.errors import ConfigError
+
+
+class Section(BaseModel):
+    """Fields are exactly those listed; a misspelt one is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class CodecConfig(Section):
+    architecture: str = "cheng2020-attention"
+    channels: int = Field(32, ge=4, description="N: width of every layer")
+    latent_channels: int | None = Field(None, ge=4, description="M; only for architectures where it differs from N")
+    init: str | None = Field(None, description="codec to start from: a file or a shipped name; none: random weights")
+
+
+class DataConfig(Section):
+    sources: list[str | dict[str, str]] = Field(
+        description="mixed as one set: a folder of pictures, {images: DIR, annotations: FILE}, or `scenes:COUNT`"
+    )
+    long_side: int | None = Field(None, ge=16, description="pictures are first scaled to this long side")
+    patch: int = Field(256, ge=64, multiple_of=64, description="side of the random square crop")
+    flip: bool = True
+    batch: int = Field(1, ge=1)
+    workers: int = Field(0, ge=0, description="processes that read pictures; 0 reads in the training process")
+
+
+class ObjectiveConfig(Section):
+    """The terms of eq. (1), L = λ (L_task + α L_aux) + R; λ comes from the experiment's `rates`."""
+
+    task: Literal["none", "outputs", "features", "both"] = Field(
+        "outputs", description="L_task on the recognizer's outputs through pseudo-labels, on its features, or both"
+    )
+    feature_weight: float = Field(1.0, ge=0, description="share of the feature term in L_task")
+    alpha: float = Field(0.0, ge=0, description="α: weight of the auxiliary loss; 0 builds no branch")
+    auxiliary: str = Field("detection", description="detection, objectness or foreground")
+    auxiliary_width: int = Field(64, ge=8)
+    mse: float = Field(0.0, ge=0, description="share of 255² x mean squared error added to L_task")
+
+
+class OptimizerConfig(Section):
+    learning_rate: float = Field(1e-4, gt=0)
+    auxiliary_learning_rate: float | None = Field(None, gt=0, description="of the branch; none: the codec's")
+    steps: int | None = Field(None, ge=1)
+    epochs: float | None = Field(None, gt=0, description="instead of steps: passes over the sources")
+    warmup: int = Field(0, ge=0, description="steps of linear warm-up")
+    schedule: Literal["constant", "cosine"] = "constant"
+    clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
+
+    @model_validator(mode="after")
+    def _one_length(self) -> OptimizerConfig:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        return self
+
+
+class TrainerConfig(Section):
+    """Handed to Lightning's Trainer as it is."""
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    precision: str = "32-true"
+    checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
+    log_every: int = Field(20, ge=1)
+
+
+class StartConfig(Section):
+    """The training all arms begin from: MSE, since a codec from scratch learns nothing from a sparse task loss."""
+
+    rate: float = Field(description="λ of the start")
+    objective: ObjectiveConfig = ObjectiveConfig(task="none", mse=1.0)
+    optimizer: OptimizerConfig
+
+
+class RunConfig(Section):
+    """One training: everything that decides the codec that comes out."""
+
+    name: str
+    arm: str
+    quality: int = Field(description="0 for the start, then 1, 2, … by increasing λ")
+    seed: int
+    rate: float = Field(gt=0, description="λ")
+    recognizer: str | None
+    codec: CodecConfig
+    data: DataConfig
+    objective: ObjectiveConfig
+    optimizer: OptimizerConfig
+    trainer: TrainerConfig
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> RunConfig:
+        objective = self.objective
+        if objective.task == "none" and objective.mse == 0 and objective.alpha == 0:
+            raise ValueError(f"{self.name}: nothing to learn: task is none, alpha and mse are 0")
+        if self.recognizer is None and (objective.task != "none" or objective.alpha > 0):
+            raise ValueError(f"{self.name}: a task or auxiliary loss needs a recognizer")
+        return self
+
+
+class Preset(Section):
+    name: str
+    seed: int = 1
+    recognizer: str | None = Field(None, description="teacher and frozen recognizer, as on the command line")
+    codec: CodecConfig = CodecConfig()
+    data: DataConfig
+    start: StartConfig | None = None
+    objective: ObjectiveConfig = ObjectiveConfig()
+    optimizer: OptimizerConfig
+    rates: list[float] = Field(min_length=1, description="λ of each rate, lowest rate first")
+    arms: dict[str, dict[str, Any]] = Field(
+        description="name of the curve -> what it changes in `objective` (and `rates`, where its λ differ)"
+    )
+    trainer: TrainerConfig = TrainerConfig()
+
+    def runs(self) -> list[RunConfig]:
+        """Every training of the experiment, the start (if any) first."""
+        shared = {"seed": self.seed, "recognizer": self.recognizer, "data": self.data, "trainer": self.trainer}
+        runs = []
+        if self.start is not None:
+            runs.append(
+                RunConfig(
+                    name=f"{self.name}-start",
+                    arm="start",
+                    quality=0,
+                    rate=self.start.rate,
+                    codec=self.codec,
+                    objective=self.start.objective,
+                    optimizer=self.start.optimizer,
+                    **shared,
+                )
+            )
+        for arm, changes in self.arms.items():
+            rates = changes.get("rates", self.rates)
+            objective = {**self.objective.model_dump(), **{k: v for k, v in changes.items() if k != "rates"}}
+            for quality, rate in enumerate(rates, start=1):
+                runs.append(
+                    RunConfig(
+                        name=f"{self.name}-{arm}-q{quality}",
+                        arm=arm,
+                        quality=quality,
+                        rate=rate,
+                        codec=self.codec,
+                        objective=ObjectiveConfig.model_validate(objective),
+                        optimizer=self.optimizer,
+                        **shared,
+                    )
+                )
+        return runs
+
+
+def shipped_presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("taskpress") / "presets"
+    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+
+
+def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset:
+    """A shipped preset by name or a YAML file, with `key.key=value` overrides (values are YAML).
+
+    Raises ConfigError that names the file, the field and, for a misspelt one, the nearest that exists.
+    """
+    tree = _read_yaml(name_or_path)
+    for override in overrides or []:
+        key, separator, value = override.partition("=")
+        if not separator:
+            raise ConfigError(f"{override!r}: a setting is written key=value, e.g. optimizer.steps=500")
+        _set(tree, key.split("."), yaml.safe_load(value))
+    try:
+        preset = Preset.model_validate(tree)
+        preset.runs()
+    except ValidationError as error:
+        raise ConfigError(f"{name_or_path}: {_explain(error)}") from None
+    return preset
+
+
+def _read_yaml(name_or_path: str) -> dict[str, Any]:
+    path = Path(name_or_path)
+    if path.suffix in (".yaml", ".yml"):
+        try:
+            text = path.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error})") from None
+    elif name_or_path in shipped_presets():
+        text = (resources.files("taskpress") / "presets" / f"{name_or_path}.yaml").read_text()
+    else:
+        raise ConfigError(f"{name_or_path}: no such preset{_nearest(name_or_path, shipped_presets())}")
+    try:
+        tree = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{name_or_path}: not YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{name_or_path}: holds no settings; expected `key: value` lines")
+    return tree
+
+
+def expand(text: str) -> str:
+    """Environment variables in a path or a recognizer's name, e.g. ${TASKPRESS_DATA}/coco/train2017.
+
+    Done where the text is used, so that saved settings and cards hold no path of the machine they were made
+    on. Raises ConfigError for a variable that is not set.
+    """
+    expanded = os.path.expandvars(text)
+    missing = re.search(r"\$\{?(\w+)", expanded)
+    if missing:
+        raise ConfigError(f"{text}: set the environment variable {missing[1]}, or change the preset")
+    return expanded
+
+
+def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:  # noqa: ANN401
+    for key in keys[:-1]:
+        child = tree.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"{'.'.join(keys)}: `{key}` is a value, it has no fields")
+        tree = child
+    tree[keys[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        message = first["msg"].removeprefix("Value error, ")
+        return f"`{where}`: {message}" if where else message
+    *parents, field = first["loc"]
+    return f"unknown key `{where}`{_nearest(str(field), _fields_at(parents, error.title))}"
+
+
+def _fields_at(parents: list[int | str], title: str) -> list[str]:
+    """The fields of the section that a validation error points into."""
+    model: type[BaseModel] = {c.__name__: c for c in Section.__subclasses__()}[title]
+    for parent in parents:
+        annotation = model.model_fields[str(parent)].annotation if str(parent) in model.model_fields else None
+        sections = [c for c in Section.__subclasses__() if annotation is not None and c.__name__ in str(annotation)]
+        if not sections:
+            break
+        model = sections[0]
+    return list(model.model_fields)
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"

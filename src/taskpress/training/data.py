@@ -1,0 +1,150 @@
+"""Batches that depend on nothing but (seed, step): arms see the same ones, a resumed run goes on where it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+import lightning
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from taskpress.coding.errors import ConfigError
+from taskpress.coding.images import resize_long_side, to_tensor
+from taskpress.datasets.coco import CocoImages
+from taskpress.datasets.dataset import Dataset
+from taskpress.datasets.folder import ImageFolder
+from taskpress.datasets.scenes import Scenes
+from taskpress.recognition.protocol import Detections
+from taskpress.training.config import DataConfig, expand
+from taskpress.training.teacher import Teacher, transform_labels
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images: [B, 3, patch, patch] float32 in [0, 1]; labels: the teacher's, in pixels of the crops."""
+
+    images: Tensor
+    labels: list[Detections]
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
+        return Batch(self.images.to(device, non_blocking=non_blocking), [label.to(device) for label in self.labels])
+
+
+class Mixture:
+    """Several data sets, indexed as one."""
+
+    def __init__(self, datasets: list[Dataset]) -> None:
+        self.datasets = datasets
+        self._ends = np.cumsum([len(d) for d in datasets])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        start = int(self._ends[which - 1]) if which else 0
+        return self.datasets[which][index - start].image
+
+
+def open_sources(sources: list[str | dict[str, str]]) -> Mixture:
+    """The data sets a preset names; ConfigError or DataError for one that cannot be opened."""
+    datasets: list[Dataset] = []
+    for source in sources:
+        if isinstance(source, dict):
+            if set(source) != {"images", "annotations"}:
+                raise ConfigError(f"data source {source}: needs exactly `images` and `annotations`")
+            datasets.append(CocoImages(expand(source["images"]), expand(source["annotations"])))
+        elif source.startswith("scenes:"):
+            number = source.removeprefix("scenes:")
+            if not number.isdigit() or int(number) == 0:
+                raise ConfigError(f"data source {source!r}: write scenes:COUNT, e.g. scenes:2000")
+            datasets.append(Scenes("train", int(number)))
+        else:
+            datasets.append(ImageFolder(expand(source)))
+    return Mixture(datasets)
+
+
+class StepStream(IterableDataset[Batch]):
+    """The batches of steps `first_step`, `first_step` + 1, … without end.
+
+    Epoch e visits the pictures in a permutation drawn from (seed, e); the crop and the flip of the i-th
+    picture overall are drawn from (seed, i). With several ranks, each takes its own part of every step.
+    """
+
+    def __init__(
+        self,
+        pictures: Mixture,
+        config: DataConfig,
+        seed: int,
+        teacher: Teacher | None,
+        first_step: int = 0,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        self.pictures, self.config, self.seed, self.teacher = pictures, config, seed, teacher
+        self.first_step, self.rank, self.ranks = first_step, rank, ranks
+        self._order: tuple[int, NDArray[np.int64]] | None = None
+
+    def __iter__(self) -> Iterator[Batch]:
+        worker = get_worker_info()
+        offset, stride = (worker.id, worker.num_workers) if worker else (0, 1)
+        for step in count(self.first_step + offset, stride):
+            yield self.batch(step)
+
+    def batch(self, step: int) -> Batch:
+        size = self.config.batch
+        first = (step * self.ranks + self.rank) * size
+        crops = [self._crop(i) for i in range(first, first + size)]
+        return Batch(torch.stack([image for image, _ in crops]), [labels for _, labels in crops])
+
+    def _crop(self, draw: int) -> tuple[Tensor, Detections]:
+        rng = np.random.default_rng([self.seed, 1, draw])
+        image = self.pictures.image(self._index(draw))
+        if self.config.long_side is not None:
+            image = resize_long_side(image, self.config.long_side)
+        labels = self.teacher.labels(image) if self.teacher is not None else Detections.empty()
+        patch = self.config.patch
+        height, width = image.shape[:2]
+        if height < patch or width < patch:
+            image = np.pad(image, ((0, max(0, patch - height)), (0, max(0, patch - width)), (0, 0)), mode="edge")
+        y = int(rng.integers(max(0, height - patch) + 1))
+        x = int(rng.integers(max(0, width - patch) + 1))
+        flip = self.config.flip and bool(rng.integers(2))
+        crop = image[y : y + patch, x : x + patch]
+        if flip:
+            crop = crop[:, ::-1]
+        labels = transform_labels(labels, (x, y, patch, patch), flip)
+        return to_tensor(np.ascontiguousarray(crop)), labels
+
+    def _index(self, draw: int) -> int:
+        epoch, position = divmod(draw, len(self.pictures))
+        if self._order is None or self._order[0] != epoch:
+            self._order = (epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.pictures)))
+        return int(self._order[1][position])
+
+
+class CropsModule(lightning.LightningDataModule):
+    """Feeds Lightning the stream from the step the trainer stands at."""
+
+    def __init__(self, config: DataConfig, seed: int, teacher: Teacher | None) -> None:
+        super().__init__()
+        self.config, self.seed, self.teacher = config, seed, teacher
+        self.pictures = open_sources(config.sources)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        assert self.trainer is not None
+        stream = StepStream(
+            self.pictures,
+            self.config,
+            self.seed,
+            self.teacher,
+            first_step=self.trainer.global_step,
+            rank=self.trainer.global_rank,
+            ranks=self.trainer.world_size,
+        )
+        return DataLoader(stream, batch_size=None, num_workers=self.config.workers)

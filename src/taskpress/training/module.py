@@ -1,0 +1,82 @@
+"""One training: codec and auxiliary branch learn, the recognizer only watches."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import lightning
+import torch
+from torch import Tensor
+
+from taskpress.auxiliary.branch import AuxiliaryBranch
+from taskpress.auxiliary.named import build_auxiliary
+from taskpress.coding.codec import Codec
+from taskpress.recognition.protocol import Recognizer
+from taskpress.training.config import RunConfig
+from taskpress.training.data import Batch
+from taskpress.training.objective import Objective
+
+PROGRESS_BAR = frozenset({"rate", "task", "aux", "mse"})
+
+
+class CodecTraining(lightning.LightningModule):
+    """Trains `codec` by eq. (1) with Adam; the branch exists here and nowhere else.
+
+    The recognizer is kept out of the module's children: it is in no checkpoint and no optimizer.
+    """
+
+    def __init__(self, config: RunConfig, steps: int, codec: Codec, recognizer: Recognizer | None) -> None:
+        super().__init__()
+        self.config, self.steps = config, steps
+        self.codec = codec.train()
+        self.branch = _build_branch(config, codec, recognizer)
+        self._recognizer = (recognizer,)
+        self.objective = Objective(config.objective, config.rate, recognizer)
+
+    def on_fit_start(self) -> None:
+        recognizer = self._recognizer[0]
+        if isinstance(recognizer, torch.nn.Module):
+            recognizer.to(self.device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        # Noise depends on (seed, step) alone: equal for the arms that are compared, and after a resume.
+        torch.manual_seed(self.config.seed * 1_000_003 + self.global_step * 1009 + self.global_rank)
+        terms = self.objective(batch, self.codec.estimate(batch.images), self.branch)
+        if self.global_step % self.config.trainer.log_every == 0:
+            for name, value in terms.items():
+                self.log(name, value.detach(), prog_bar=name in PROGRESS_BAR, batch_size=len(batch.labels))
+        return terms["loss"]
+
+    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of a dozen types
+        settings = self.config.optimizer
+        groups = [{"params": list(self.codec.parameters()), "lr": settings.learning_rate}]
+        if self.branch is not None:
+            rate = settings.auxiliary_learning_rate or settings.learning_rate
+            groups.append({"params": list(self.branch.parameters()), "lr": rate})
+        optimizer = torch.optim.Adam(groups)
+
+        def factor(step: int) -> float:
+            if step < settings.warmup:
+                return (step + 1) / settings.warmup
+            if settings.schedule == "constant":
+                return 1.0
+            done = (step - settings.warmup) / max(1, self.steps - settings.warmup)
+            return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def _build_branch(config: RunConfig, codec: Codec, recognizer: Recognizer | None) -> AuxiliaryBranch | None:
+    if config.objective.alpha == 0:
+        return None
+    assert recognizer is not None
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        return build_auxiliary(
+            config.objective.auxiliary,
+            codec.latent_channels,
+            len(recognizer.categories),
+            width=config.objective.auxiliary_width,
+        )
