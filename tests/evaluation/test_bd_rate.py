@@ -39,7 +39,7 @@ def test_identical_curves_differ_by_nothing() -> None:
 
 
 def test_two_points_are_a_straight_line_in_log_rate() -> None:
-    # Anchor: log10 rate rises 0 → 1 over accuracy 0 → 10. Test: the same line moved by log10(2) at its middle.
+    # Anchor: log10 rate rises 0 → 1 over accuracy 0 → 10. Test: its middle, log10(2) higher.
     anchor = Curve("a", [(1.0, 0.0), (10.0, 10.0)])
     test = Curve("b", [(2 * 10**0.25, 2.5), (2 * 10**0.75, 7.5)])
     result = bd_rate(anchor, test)

@@ -33,10 +33,7 @@ class Anchor:
 
     kind: str
     quality: int
-
-    @property
-    def curve(self) -> str:
-        return self.kind
+    curve: str
 
     @property
     def name(self) -> str:
@@ -70,4 +67,4 @@ def anchor(kind: str, quality: int) -> Anchor:
             f"this Pillow was built without {kind.upper()}: install the wheel (pip install --force-reinstall "
             "'pillow>=11.3') or leave the anchor out"
         )
-    return Anchor(kind, quality)
+    return Anchor(kind, quality, curve=kind)

@@ -1,0 +1,81 @@
+"""`taskpress compare`: curves and BD-rate from result files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskpress.cli.measuring import AsJson, figure
+
+if TYPE_CHECKING:
+    from taskpress.evaluation.bd_rate import BdRate
+    from taskpress.evaluation.compare import Comparison
+
+
+def compare(
+    results: Annotated[
+        list[Path],
+        typer.Argument(metavar="RESULT...", help="Result files of evaluate or anchor, or folders of them."),
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for comparison.json and rd.png.")],
+    anchor: Annotated[
+        str | None,
+        typer.Option("--anchor", help='Curve the others are held against; else "task", else the first.'),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw rate-accuracy curves and state how many bits each curve saves.
+
+    BD-rate is the mean rate difference at equal accuracy, over the accuracies both curves reach; negative is
+    fewer bits. Curves that do not overlap get no number but the reason.
+
+    Example: taskpress compare results -o comparison --anchor task
+    """
+    from taskpress.evaluation import compare as comparing
+    from taskpress.evaluation.result import Result
+
+    read = [Result.read(path) for path in comparing.find_results(results)]
+    comparison = comparing.compare(read, anchor)
+    written = comparing.write_comparison(comparison, output)
+    if as_json:
+        typer.echo(json.dumps(comparison.as_json(), indent=1))
+        return
+    _print_table(comparison)
+    for path in written:
+        typer.echo(path)
+
+
+def _print_table(comparison: Comparison) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table(title=f"BD-rate against {comparison.anchor!r}")
+    for column in ("curve", "bpp", "AP", "teacher AP", "BD-rate (AP)", "BD-rate (teacher AP)"):
+        table.add_column(column, justify="left" if column == "curve" else "right")
+    for name, points in comparison.curves.items():
+        rates = comparison.bd_rates.get(name)
+        table.add_row(
+            name,
+            "\n".join(f"{point.bpp:.3f}" for point in points),
+            "\n".join(figure(point.ap) for point in points),
+            "\n".join(figure(point.teacher_ap) for point in points),
+            _cell(rates["ap"]) if rates else "anchor",
+            _cell(rates["teacher_ap"]) if rates else "anchor",
+            end_section=True,
+        )
+    console.print(table)
+    for reason in dict.fromkeys(
+        o.reason for by in comparison.bd_rates.values() for o in by.values() if o.reason
+    ):
+        console.print(f"no BD-rate: {reason}", style="yellow", highlight=False)
+
+
+def _cell(outcome: BdRate) -> str:
+    if outcome.value is None or outcome.overlap is None or outcome.share is None:
+        return "none, see below"
+    low, high = outcome.overlap
+    return f"{outcome.value:+.1f} %\nover {low:.1f} to {high:.1f}\n({100 * outcome.share:.0f} % overlap)"

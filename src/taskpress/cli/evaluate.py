@@ -1,0 +1,69 @@
+"""`taskpress evaluate`: rate and accuracy of learned codecs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taskpress.cli.measuring import (
+    Annotations,
+    AsJson,
+    CurveName,
+    Device,
+    Images,
+    Limit,
+    Output,
+    RecognizerSpec,
+    Resize,
+    measure,
+    open_dataset,
+    open_recognizer,
+)
+
+
+def evaluate(
+    codecs: Annotated[list[str], typer.Argument(metavar="CODEC...", help="Codec files or shipped names.")],
+    images: Images,
+    recognizer: RecognizerSpec,
+    output: Output,
+    annotations: Annotations = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    curve: CurveName = None,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Code pictures to real files, decode them, and score what a recognizer still sees.
+
+    Rate is all bits of the files over all pixels coded. Accuracy is COCO AP (0 to 100) against the
+    annotations, and against the recognizer's own labels on the uncompressed pictures. A codec's curve
+    is the arm it was trained as, or its name without a trailing -qN.
+
+    Example: taskpress evaluate run/codecs/*.safetensors --images val2017 --annotations
+    instances_val2017.json --recognizer onnx:yolox_nano.onnx --resize 416 -o results
+    """
+    from taskpress.coding.codec import Codec
+    from taskpress.evaluation.rate_accuracy import CodecCoder
+
+    coders = []
+    for source in codecs:
+        codec = Codec.load(source)
+        codec.to(device).eval()
+        name = codec_name(source)
+        coders.append(CodecCoder(codec, curve or default_curve(codec.card, name), name))
+    dataset = open_dataset(images, annotations, limit)
+    measure(coders, dataset, open_recognizer(recognizer, device), resize, limit, output, as_json)
+
+
+def codec_name(source: str) -> str:
+    """A shipped name as it is, a file's name without folder and suffix."""
+    return Path(source).name.removesuffix(".safetensors")
+
+
+def default_curve(card: dict[str, object], name: str) -> str:
+    """The arm a codec was trained as; else its name without the rate's -qN."""
+    arm = card.get("arm")
+    return arm if isinstance(arm, str) and arm else re.sub(r"-q\d+$", "", name)

@@ -1,0 +1,81 @@
+"""The figure of bit allocation: the picture with its objects, and a map per codec on one scale."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from taskpress.evaluation.allocation import Allocation, bits_per_pixel, share_in_boxes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+
+class Drawn(NamedTuple):
+    """A codec's panel: its title and the bits it spent."""
+
+    title: str
+    allocation: Allocation
+    stride: int = 16
+
+
+def allocation_figure(image: NDArray[np.uint8], boxes: Tensor, panels: Sequence[Drawn]) -> bytes:
+    """PNG: input with boxes, then bits per pixel over the picture, once per codec, with one colour bar.
+
+    image: uint8 RGB [H, W, 3]; boxes: [n, 4] x0 y0 x1 y1 in its pixels, may be empty.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    maps = [bits_per_pixel(panel.allocation, panel.stride) for panel in panels]
+    # The few costliest cells would push all else into the dark.
+    top = max(float(np.percentile(bits, 99.5)) for bits in maps) or 1.0
+    height, width = image.shape[:2]
+    panel_width = 3.4
+    figure = Figure(
+        figsize=(panel_width * (1 + len(maps)) + 0.8, panel_width * height / width + 0.9),
+        dpi=150,
+        layout="constrained",
+    )
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
+    axes[0].imshow(image)
+    axes[0].set_title("input", fontsize=10)
+    axes[0].set_xlabel(f"{len(boxes)} object{'s' * (len(boxes) != 1)}", fontsize=9)
+    drawn = None
+    for ax, panel, bits in zip(axes[1:], panels, maps, strict=True):
+        drawn = ax.imshow(bits, cmap="inferno", vmin=0, vmax=top, interpolation="nearest")
+        ax.set_title(panel.title, fontsize=10)
+        ax.set_xlabel(_caption(panel, boxes), fontsize=9)
+    for ax, colour in zip(axes, ["#00E5FF"] + ["white"] * len(maps), strict=True):
+        _outline(ax, boxes, colour)
+        ax.set_xticks([])
+        ax.set_yticks([])
+    if drawn is not None:
+        over = "max" if max(float(bits.max()) for bits in maps) > top else "neither"
+        figure.colorbar(drawn, ax=list(axes), label="bits per pixel", shrink=0.9, pad=0.01, extend=over)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _caption(panel: Drawn, boxes: Tensor) -> str:
+    caption = f"{panel.allocation.bpp:.3f} bpp"
+    if len(boxes):
+        share = share_in_boxes(panel.allocation.cells, boxes, panel.allocation.size, panel.stride)
+        caption += f", {100 * share:.0f} % of bits inside boxes"
+    return caption
+
+
+def _outline(ax: Axes, boxes: Tensor, colour: str) -> None:
+    from matplotlib.patches import Rectangle
+
+    for x0, y0, x1, y1 in boxes.tolist():
+        ax.add_patch(
+            Rectangle((x0 - 0.5, y0 - 0.5), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=1.2)
+        )

@@ -1,0 +1,145 @@
+"""Curves from result files: which coder needs how many bits for the same accuracy."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taskpress.coding.errors import ConfigError, DataError
+from taskpress.coding.files import atomic_write
+from taskpress.evaluation.bd_rate import BdRate, Curve, bd_rate
+from taskpress.evaluation.result import Result
+
+METRICS = ("ap", "teacher_ap")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Every curve against one anchor.
+
+    curves: results of each curve in order of rate; bd_rates[curve][metric] of all curves but the anchor.
+    """
+
+    anchor: str
+    curves: dict[str, list[Result]]
+    bd_rates: dict[str, dict[str, BdRate]]
+
+    def as_json(self) -> dict[str, Any]:
+        """`comparison.json`: rows of {curve, bd_rate, overlap, overlap_share, reason}, each by metric."""
+        return {
+            "schema": 1,
+            "anchor": self.anchor,
+            "rows": [
+                {
+                    "curve": name,
+                    "bd_rate": {metric: outcome.value for metric, outcome in by_metric.items()},
+                    "overlap": {metric: outcome.overlap for metric, outcome in by_metric.items()},
+                    "overlap_share": {metric: outcome.share for metric, outcome in by_metric.items()},
+                    "reason": {metric: o.reason for metric, o in by_metric.items() if o.reason},
+                }
+                for name, by_metric in self.bd_rates.items()
+            ],
+        }
+
+
+def find_results(paths: Iterable[Path]) -> list[Path]:
+    """Result files among the paths: files as they are, folders by their *.json that hold results.
+
+    Raises DataError for a path that does not exist and a folder without results.
+    """
+    found: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            inside = [file for file in sorted(path.glob("*.json")) if _is_result(file)]
+            if not inside:
+                raise DataError(
+                    f"{path}: no result JSON in this folder; write some with `taskpress evaluate -o {path}`"
+                )
+            found += inside
+        elif path.exists():
+            found.append(path)
+        else:
+            raise DataError(f"{path}: no such result file or folder")
+    return list(dict.fromkeys(found))
+
+
+def compare(results: Sequence[Result], anchor: str | None = None) -> Comparison:
+    """Groups results into curves and states every curve's BD-rate against the anchor curve.
+
+    anchor: a curve's name; None takes "task" where there is one, else the first result's.
+
+    Raises DataError where results are not of the same data set, pictures, recognizer and resize, and
+    ConfigError for an anchor that is no curve.
+    """
+    if not results:
+        raise DataError("nothing to compare: give result files of `taskpress evaluate` or `anchor`")
+    _must_match(results)
+    curves: dict[str, list[Result]] = {}
+    for result in results:
+        curves.setdefault(result.curve, []).append(result)
+    curves = {name: sorted(points, key=lambda result: result.bpp) for name, points in curves.items()}
+    if anchor is None:
+        anchor = "task" if "task" in curves else next(iter(curves))
+    if anchor not in curves:
+        raise ConfigError(f"no curve {anchor!r} among the results: there are {', '.join(curves)}")
+    bd_rates = {
+        name: {
+            metric: bd_rate(_curve(anchor, curves[anchor], metric), _curve(name, points, metric), metric)
+            for metric in METRICS
+        }
+        for name, points in curves.items()
+        if name != anchor
+    }
+    return Comparison(anchor, curves, bd_rates)
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
+    """Writes `comparison.json` and `rd.png` into a folder, each whole or not at all; returns their paths."""
+    from taskpress.evaluation.rd_figure import rd_figure
+
+    folder.mkdir(parents=True, exist_ok=True)
+    json_path, png_path = folder / "comparison.json", folder / "rd.png"
+    picture = rd_figure(comparison)
+    atomic_write(json_path, (json.dumps(comparison.as_json(), indent=1) + "\n").encode())
+    atomic_write(png_path, picture)
+    return json_path, png_path
+
+
+def _curve(name: str, points: Sequence[Result], metric: str) -> Curve:
+    scored = [(result.bpp, getattr(result, metric)) for result in points]
+    return Curve(
+        name, [(rate, score) for rate, score in scored if score is not None and not math.isnan(score)]
+    )
+
+
+def _must_match(results: Sequence[Result]) -> None:
+    first = results[0]
+    for result in results[1:]:
+        for what, ours, theirs in (
+            ("data set", first.dataset, result.dataset),
+            ("number of pictures", first.images, result.images),
+            ("resize", first.resize, result.resize),
+            ("recognizer", first.recognizer, result.recognizer),
+            ("recognizer fingerprint", first.recognizer_fingerprint, result.recognizer_fingerprint),
+        ):
+            if ours != theirs:
+                raise DataError(
+                    f"results do not compare: {what} of {first.codec!r} is {ours!r}, "
+                    f"of {result.codec!r} {theirs!r}; evaluate both in the same way"
+                )
+        if {p.id for p in first.pictures} != {p.id for p in result.pictures}:
+            raise DataError(
+                f"results do not compare: {first.codec!r} and {result.codec!r} coded different pictures"
+            )
+
+
+def _is_result(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and {"schema", "curve", "bpp"} <= content.keys()

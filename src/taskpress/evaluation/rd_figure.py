@@ -1,0 +1,94 @@
+"""The figure of rate against accuracy."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from taskpress.evaluation.result import Result
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from taskpress.evaluation.compare import Comparison
+
+# Okabe and Ito's palette, readable with any colour vision; marker and dash repeat the distinction in grey.
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("-", "--", "-.", ":")
+_PANELS = (
+    ("teacher_ap", "uncompressed_teacher_ap", "AP against the recognizer's own labels"),
+    ("ap", "uncompressed_ap", "AP against the annotations"),
+)
+
+
+def rd_figure(comparison: Comparison) -> bytes:
+    """PNG with a panel per metric: accuracy over bits per pixel, one line per curve, uncompressed dashed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    panels = [panel for panel in _PANELS if _points(comparison.curves, panel[0])] or list(_PANELS[:1])
+    figure = Figure(figsize=(5.6 * len(panels), 4.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (metric, uncompressed, title) in zip(axes, panels, strict=True):
+        _panel(ax, comparison, metric, uncompressed, title)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    any_result = next(iter(comparison.curves.values()))[0]
+    scaled = f", long side {any_result.resize}" if any_result.resize else ""
+    figure.suptitle(
+        f"{any_result.images} pictures of {any_result.dataset}{scaled} · {any_result.recognizer}", fontsize=10
+    )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+def _panel(ax: Axes, comparison: Comparison, metric: str, uncompressed: str, title: str) -> None:
+    from matplotlib.ticker import NullFormatter, ScalarFormatter
+
+    rates = [rate for rate, _ in _points(comparison.curves, metric)]
+    for index, (name, results) in enumerate(comparison.curves.items()):
+        points = _points({name: results}, metric)
+        ax.plot(
+            [rate for rate, _ in points],
+            [score for _, score in points],
+            color=_COLOURS[index % len(_COLOURS)],
+            marker=_MARKERS[index % len(_MARKERS)],
+            linestyle=_DASHES[(index // len(_COLOURS)) % len(_DASHES)],
+            linewidth=1.8,
+            markersize=5.5,
+            markeredgecolor="white",
+            markeredgewidth=0.6,
+            label=f"{name} (anchor)" if name == comparison.anchor and len(comparison.curves) > 1 else name,
+        )
+    limit = next((s for r in _all(comparison.curves) if (s := getattr(r, uncompressed)) is not None), None)
+    if limit is not None:
+        ax.axhline(limit, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="uncompressed", zorder=0)
+    if rates and max(rates) > 6 * min(rates):
+        ax.set_xscale("log")
+        steps = [1, 2, 3, 5] if max(rates) < 30 * min(rates) else [1]
+        from matplotlib.ticker import LogLocator
+
+        ax.xaxis.set_major_locator(LogLocator(subs=steps))
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    elif rates:
+        ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    ax.set_title(title, fontsize=10)
+    ax.set_xlabel("bits per pixel, real files")
+    ax.set_ylabel("AP")
+    ax.grid(color="0.9", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _all(curves: dict[str, list[Result]]) -> list[Result]:
+    return [result for results in curves.values() for result in results]
+
+
+def _points(curves: dict[str, list[Result]], metric: str) -> Sequence[tuple[float, float]]:
+    return [(r.bpp, getattr(r, metric)) for r in _all(curves) if getattr(r, metric) is not None]

@@ -1,0 +1,120 @@
+"""One operating point of one coder, as a JSON file: written by `evaluate` and `anchor`, read by `compare`."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from taskpress.coding.errors import DataError
+from taskpress.coding.files import atomic_write
+from taskpress.version import __version__
+
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "pillow",
+    "constriction",
+    "faster-coco-eval",
+    "onnx2torch",
+)
+
+
+class EncoderSize(BaseModel):
+    """What a sender carries: parameters, and multiply-adds per pixel of the picture."""
+
+    parameters: int
+    macs_per_pixel: float
+
+
+class Picture(BaseModel):
+    """One coded picture: its id in the data set, bits of its file, pixels that were coded."""
+
+    id: int
+    bits: int
+    pixels: int
+
+
+class Result(BaseModel):
+    """Rate and accuracy of one coder on one data set. AP is 0 ... 100, null where nothing is annotated.
+
+    bpp is all bits of all files over all pixels coded (after `resize`), headers included. teacher_ap
+    scores against what the recognizer itself saw in the uncompressed pictures, ap against the
+    annotations. uncompressed_* is the recognizer on the resized pictures without any coding.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    curve: str
+    codec: str
+    codec_fingerprint: str | None = None
+    recognizer: str
+    recognizer_fingerprint: str | None = None
+    dataset: str
+    images: int = Field(ge=1)
+    resize: int | None
+    bpp: float = Field(gt=0)
+    ap: float | None
+    ap50: float | None
+    teacher_ap: float | None
+    teacher_ap50: float | None
+    uncompressed_ap: float | None = None
+    uncompressed_ap50: float | None = None
+    uncompressed_teacher_ap: float | None = None
+    encode_s_per_mp: float
+    decode_s_per_mp: float
+    encoder: EncoderSize | None
+    command: str
+    versions: dict[str, str]
+    pictures: list[Picture] = Field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """The result as JSON-able values, without the list of pictures."""
+        return self.model_dump(mode="json", by_alias=True, exclude={"pictures"})
+
+    def write(self, path: Path) -> None:
+        """Writes the JSON at once or not at all; a picture a line keeps it short and easy to compare."""
+        head = json.dumps(self.summary(), indent=1).removesuffix("\n}")
+        pictures = ",\n  ".join(picture.model_dump_json() for picture in self.pictures)
+        atomic_write(path, f'{head},\n "pictures": [\n  {pictures}\n ]\n}}\n'.encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Result:
+        """Raises DataError naming the file and the first field that does not fit."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise DataError(
+                f"{path}: cannot be read ({error.strerror}); is it a result of `evaluate`?"
+            ) from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "file"
+            raise DataError(
+                f"{path}: not a result file: {field}: {first['msg']}; "
+                "write one with `taskpress evaluate` or `anchor`"
+            ) from None
+
+
+def command_line() -> str:
+    """How this process was called, as one could paste it into a shell."""
+    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the figures depend on."""
+    found = {"taskpress": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,99 @@
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from taskpress.coding.errors import ConfigError, DataError
+from taskpress.evaluation.compare import compare, find_results, write_comparison
+from taskpress.evaluation.rd_figure import rd_figure
+from taskpress.evaluation.result import Result
+
+Make = Callable[..., Result]
+POINTS = ((0.08, 11.0), (0.13, 17.5), (0.24, 22.0), (0.41, 25.3))
+
+
+def curve(make: Make, name: str, factor: float, shift: float = 0.0, **fields) -> list[Result]:
+    return [make(name, q, factor * bpp, ap + shift, **fields) for q, (bpp, ap) in enumerate(POINTS)]
+
+
+def test_bd_rates_against_the_anchor(make_result: Make) -> None:
+    results = [
+        *curve(make_result, "task+aux", 0.8),
+        *curve(make_result, "task", 1.0),
+        *curve(make_result, "jpeg", 3.0),
+    ]
+    comparison = compare(results)
+    assert comparison.anchor == "task"
+    assert comparison.bd_rates["task+aux"]["ap"].value == pytest.approx(-20)
+    assert comparison.bd_rates["task+aux"]["teacher_ap"].value == pytest.approx(-20)
+    assert comparison.bd_rates["jpeg"]["ap"].value == pytest.approx(200)
+    assert compare(results, "jpeg").bd_rates["task"]["ap"].value == pytest.approx(-200 / 3)
+
+
+def test_json_has_the_agreed_shape(make_result: Make, tmp_path: Path) -> None:
+    results = [*curve(make_result, "task", 1.0), *curve(make_result, "better", 1.0, shift=40.0)]
+    results += curve(make_result, "task+aux", 0.9)
+    write_comparison(compare(results), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["comparison.json", "rd.png"]
+    written = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert written["anchor"] == "task"
+    rows = {row["curve"]: row for row in written["rows"]}
+    assert set(rows) == {"better", "task+aux"}
+    assert rows["task+aux"]["bd_rate"] == pytest.approx({"ap": -10.0, "teacher_ap": -10.0})
+    assert rows["task+aux"]["overlap"]["ap"] == [11.0, 25.3]
+    assert rows["better"]["bd_rate"] == {"ap": None, "teacher_ap": None}
+    assert rows["better"]["overlap"] == {"ap": None, "teacher_ap": None}
+    assert "11.0 to 25.3" in rows["better"]["reason"]["ap"]
+    assert "51.0 to 65.3" in rows["better"]["reason"]["ap"]
+
+
+def test_unlabelled_results_still_compare_by_the_teacher(make_result: Make) -> None:
+    results = [
+        make_result(name, q, f * bpp, None, teacher_ap=3 * ap)
+        for name, f in (("task", 1.0), ("task+aux", 0.7))
+        for q, (bpp, ap) in enumerate(POINTS)
+    ]
+    rates = compare(results).bd_rates["task+aux"]
+    assert rates["teacher_ap"].value == pytest.approx(-30)
+    assert rates["ap"].value is None
+    assert "0 point" in (rates["ap"].reason or "")
+
+
+@pytest.mark.parametrize(
+    "field, value", [("dataset", "val2014"), ("recognizer", "scenes"), ("resize", 640), ("images", 3)]
+)
+def test_different_experiments_do_not_mix(make_result: Make, field: str, value: object) -> None:
+    ours, other = make_result("task", 1, 0.1, 10.0), make_result("task", 2, 0.2, 12.0, **{field: value})
+    with pytest.raises(DataError, match=rf"'task-q1'.*'task-q2'.*{value}"):
+        compare([ours, other])
+
+
+def test_unknown_anchor_lists_the_curves(make_result: Make) -> None:
+    with pytest.raises(ConfigError, match=r"'x265'.*jpeg"):
+        compare(curve(make_result, "jpeg", 1.0), "x265")
+    with pytest.raises(DataError, match="nothing to compare"):
+        compare([])
+
+
+def test_folders_are_read_without_other_json(make_result: Make, tmp_path: Path) -> None:
+    make_result("task", 1, 0.1, 10.0).write(tmp_path / "a.json")
+    (tmp_path / "comparison.json").write_text('{"schema": 1, "anchor": "task", "rows": []}')
+    assert find_results([tmp_path, tmp_path / "a.json"]) == [tmp_path / "a.json"]
+    with pytest.raises(DataError, match="nowhere"):
+        find_results([tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty"):
+        find_results([tmp_path / "empty"])
+
+
+def test_figure_is_a_picture_with_every_curve_drawn(make_result: Make) -> None:
+    few = rd_figure(compare(curve(make_result, "task", 1.0)))
+    many = rd_figure(compare([*curve(make_result, "task", 1.0), *curve(make_result, "jpeg", 3.0)]))
+    pixels = [np.array(Image.open(io.BytesIO(data)).convert("RGB")) for data in (few, many)]
+    orange = [np.all(picture == (0xD5, 0x5E, 0x00), -1).sum() for picture in pixels]
+    assert orange[0] == 0
+    assert orange[1] > 100
