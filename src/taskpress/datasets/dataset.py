@@ -1,0 +1,44 @@
+"""What a data set is to the rest of TaskPress: numbered pictures, with annotations where there are any."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskpress.recognition.protocol import Category, Detections
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture.
+
+    id:          its number in annotation files
+    name:        a file name, with or without a file behind it
+    image:       [H, W, 3] uint8, RGB
+    annotations: boxes in this picture's pixels, labels as indices into the data set's `categories`, scores 1;
+                 empty where the data set is unlabelled
+    """
+
+    id: int
+    name: str
+    image: NDArray[np.uint8]
+    annotations: Detections
+
+
+@runtime_checkable
+class Dataset(Protocol):
+    """Pictures in a fixed order; picture i is the same whoever asks and however often."""
+
+    name: str
+    categories: tuple[Category, ...]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def coco_ground_truth(self) -> dict[str, Any] | None:
+        """COCO's `{"images", "annotations", "categories"}` for exactly these pictures; None if unlabelled."""
+        ...

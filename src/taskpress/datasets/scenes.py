@@ -1,0 +1,110 @@
+"""The embedded data set: scenes drawn by our own generator, labelled exactly, with no file behind them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from taskpress.coding.errors import DataError
+from taskpress.datasets.dataset import Sample
+from taskpress.datasets.scene_painting import Scene, paint
+from taskpress.datasets.scene_shapes import CLASSES
+from taskpress.recognition.protocol import Category, Detections
+
+CATEGORIES = tuple(Category(number, name) for number, name in enumerate(CLASSES, start=1))
+SPLITS = {"train": 0, "test": 1}
+CACHED = 16
+
+
+class Scenes:
+    """`count` scenes of one split, `size` pixels square: two to six objects of ten classes amid clutter.
+
+    Scene i depends on (split, i, size) alone, so "train" has as many scenes as are asked for and shares none
+    with "test". Annotated boxes enclose the visible part of an object. Raises DataError for an unknown split,
+    a count below 1 or a size below 64.
+    """
+
+    def __init__(self, split: Literal["train", "test"], count: int, size: int = 256) -> None:
+        if split not in SPLITS:
+            raise DataError(f"scenes: no split {split!r}; there are {', '.join(SPLITS)}")
+        if count < 1:
+            raise DataError(f"scenes: cannot draw {count} pictures; ask for 1 or more")
+        if size < 64:
+            raise DataError(f"scenes: objects do not fit into {size} pixels; ask for a size of 64 or more")
+        self.split, self.count, self.size = split, count, size
+        self.name = f"scenes-{split}"
+        self.categories = CATEGORIES
+        self._recent: OrderedDict[int, Scene] = OrderedDict()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Sample:
+        if not 0 <= index < self.count:
+            raise IndexError(f"scene {index} of {self.count}")
+        scene = self._scene(index)
+        boxes = _boxes(_masks(scene))
+        labels = torch.tensor(scene.labels, dtype=torch.int64)
+        annotations = Detections(torch.from_numpy(boxes), labels, torch.ones(len(labels)))
+        return Sample(index, f"{self.split}-{index:06d}.png", scene.image.copy(), annotations)
+
+    def masks(self, index: int) -> NDArray[np.bool_]:
+        """The visible pixels of each annotated object of scene `index`, [n, size, size]."""
+        return _masks(self._scene(index))
+
+    def coco_ground_truth(self) -> dict[str, Any]:
+        """These scenes' annotations in COCO's format, areas counted over visible pixels."""
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        for index in range(self.count):
+            scene = self._scene(index)
+            masks = _masks(scene)
+            images.append(
+                {
+                    "id": index,
+                    "file_name": f"{self.split}-{index:06d}.png",
+                    "width": self.size,
+                    "height": self.size,
+                }
+            )
+            for mask, (x0, y0, x1, y1), label in zip(
+                masks, _boxes(masks).tolist(), scene.labels, strict=True
+            ):
+                annotations.append(
+                    {
+                        "id": len(annotations) + 1,
+                        "image_id": index,
+                        "category_id": CATEGORIES[label].id,
+                        "bbox": [x0, y0, x1 - x0, y1 - y0],
+                        "area": int(mask.sum()),
+                        "iscrowd": 0,
+                    }
+                )
+        categories = [{"id": c.id, "name": c.name} for c in CATEGORIES]
+        return {"images": images, "annotations": annotations, "categories": categories}
+
+    def _scene(self, index: int) -> Scene:
+        scene = self._recent.get(index)
+        if scene is None:
+            seed = np.random.SeedSequence([SPLITS[self.split], index, self.size])
+            scene = self._recent[index] = paint(np.random.Generator(np.random.PCG64(seed)), self.size)
+            if len(self._recent) > CACHED:
+                self._recent.popitem(last=False)
+        return scene
+
+
+def _masks(scene: Scene) -> NDArray[np.bool_]:
+    return scene.owner[None] == np.arange(len(scene.labels), dtype=np.int16)[:, None, None]
+
+
+def _boxes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """The tightest boxes, x0 y0 x1 y1 with x1 and y1 exclusive, [n, 4]."""
+    boxes = np.zeros((len(masks), 4), np.float32)
+    for box, mask in zip(boxes, masks, strict=True):
+        columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+        box[:] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes
