@@ -2,16 +2,21 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from taskpress.coding import bitstream
 from taskpress.coding.checkpoints import Checkpoint, build_model, load_weights, read_checkpoint, write_codec
-from taskpress.coding.errors import CodecError
-from taskpress.coding.models import HyperpriorModel
+from taskpress.coding.entropy_coding import EntropyCoder
+from taskpress.coding.errors import BitstreamError, ImageError
+from taskpress.coding.images import from_pil, to_array, to_tensor
+from taskpress.coding.models import HyperpriorModel, Output
 
 MULTIPLE = 64
 
@@ -44,6 +49,40 @@ def pad(x: Tensor) -> Tensor:
     return F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
 
 
+def as_pixels(image: Image.Image | np.ndarray | Tensor) -> Tensor:
+    """float32 [3, H, W] in [0, 1] of whatever `Codec.encode` takes; ImageError for anything else."""
+    if isinstance(image, Image.Image):
+        image = from_pil(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ImageError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        image = to_tensor(image)
+    elif isinstance(image, Tensor):
+        if not image.is_floating_point() or image.dim() != 3 or image.shape[0] != 3:
+            raise ImageError(f"a tensor must be float [3, H, W], not {image.dtype} {list(image.shape)}")
+        image = image.detach().to(torch.float32)
+        if image.numel() and not (image.min() >= 0 and image.max() <= 1):
+            raise ImageError("a tensor's values must lie in [0, 1]")
+    else:
+        raise ImageError(
+            f"a picture is a PIL.Image, a numpy array or a torch tensor, not {type(image).__name__}"
+        )
+    height, width = image.shape[1:]
+    if not image.numel():
+        raise ImageError(f"the picture has no pixels ({width}×{height})")
+    if max(height, width) > bitstream.MAX_SIDE or height * width > bitstream.MAX_PIXELS:
+        raise ImageError(f"{width}×{height} pixels are too many for one bitstream; split the picture")
+    return image
+
+
+class _Frozen(NamedTuple):
+    """What coding needs of the weights, and the marks by which a change of them is seen."""
+
+    marks: tuple[Any, ...]
+    fingerprint: str
+    coder: EntropyCoder
+
+
 class Codec(nn.Module):
     """An image codec: `encode` and `decode` for files, `estimate` for training.
 
@@ -58,6 +97,7 @@ class Codec(nn.Module):
         self.architecture = architecture
         self.model = model
         self.card: dict[str, Any] = dict(card or {})
+        self._frozen: _Frozen | None = None
 
     @classmethod
     def create(
@@ -97,15 +137,12 @@ class Codec(nn.Module):
         """
         if card is not None:
             self.card = dict(card)
-        self._settle()
+        if self.model.entropy_bottleneck.stale:
+            self.model.entropy_bottleneck.fit_quantiles()
         state = dict(self.model.state_dict())
         write_codec(
             Path(path), Checkpoint(self.architecture, self.model.N, self.model.M, state, self.card), half
         )
-
-    def _settle(self) -> None:
-        if self.model.entropy_bottleneck.stale:
-            self.model.entropy_bottleneck.fit_quantiles()
 
     @property
     def latent_channels(self) -> int:
@@ -115,33 +152,119 @@ class Codec(nn.Module):
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that name architecture and weights: a file decodes only with the same."""
-        self._settle()
-        digest = hashlib.blake2b(f"{self.architecture} {self.model.N} {self.model.M}".encode(), digest_size=8)
-        for key, tensor in sorted(self.model.state_dict().items()):
-            digest.update(key.encode())
-            digest.update(
-                tensor.detach().cpu().to(torch.float32).contiguous().numpy().astype("<f4").tobytes()
+        return self._freeze().fingerprint
+
+    def encode(self, image: Image.Image | np.ndarray | Tensor) -> bytes:
+        """The bitstream of a picture, by the weights as they are, whatever the mode (train or eval).
+
+        `image` is a Pillow picture (converted as `read_image` does), uint8 [H, W, 3], or a float tensor
+        [3, H, W] in [0, 1]; at most 65535 pixels a side and 2^28 in all. ImageError for anything else.
+        """
+        pixels = as_pixels(image)
+        height, width = pixels.shape[1:]
+        frozen = self._freeze()
+        with torch.inference_mode():
+            y = self.model.g_a(pad(pixels[None].to(self._device)))
+            z = self.model.h_a(y)
+        payload = frozen.coder.encode(frozen.coder.quantize(y[0], z[0]))
+        return bitstream.pack(frozen.fingerprint, width, height, payload)
+
+    @overload
+    def decode(self, data: bytes, as_: Literal["pil"] = "pil") -> Image.Image: ...
+    @overload
+    def decode(self, data: bytes, as_: Literal["numpy"]) -> np.ndarray: ...
+    @overload
+    def decode(self, data: bytes, as_: Literal["tensor"]) -> Tensor: ...
+    def decode(self, data: bytes, as_: str = "pil") -> Image.Image | np.ndarray | Tensor:
+        """The picture of a bitstream that this codec wrote, in the size that went in.
+
+        `as_` is "pil", "numpy" (uint8 [H, W, 3]) or "tensor" (float32 [3, H, W] in [0, 1], on the codec's
+        device). BitstreamError for a bitstream that is damaged, or of another codec.
+        """
+        if as_ not in ("pil", "numpy", "tensor"):
+            raise ValueError(f'as_ is "pil", "numpy" or "tensor", not {as_!r}')
+        header, payload = bitstream.unpack(data)
+        frozen = self._freeze()
+        if header.fingerprint != frozen.fingerprint:
+            raise BitstreamError(
+                f"the bitstream was written by codec {header.fingerprint}, this one is {frozen.fingerprint}"
             )
-        return digest.hexdigest()
+        rows, columns = (4 * -(-side // MULTIPLE) for side in (header.height, header.width))
+        latent = frozen.coder.decode(payload, rows, columns)
+        with torch.inference_mode():
+            x_hat = self.model.g_s(latent[None].to(self._device))[0, :, : header.height, : header.width]
+        # Cloned out of inference mode, so that the caller may use it for anything.
+        tensor = x_hat.clone().clamp_(0, 1)
+        if as_ == "tensor":
+            return tensor
+        array = to_array(tensor)
+        return array if as_ == "numpy" else Image.fromarray(array)
 
     def estimate(self, batch: Tensor) -> Estimate:
         """Codes without bytes. `batch` is [B, 3, H, W] float in [0, 1], any H and W from 1 up.
 
-        In training mode quantization is additive uniform noise, and everything is differentiable.
+        In training mode quantization is additive uniform noise, and everything is differentiable. In
+        evaluation mode the latent is exactly what `decode` would find, the rate what `encode` would spend
+        (within 1 % and the few bytes of the header); gradients end at the rounding.
         """
-        if batch.dim() != 4 or batch.shape[1] != 3 or not batch.is_floating_point():
-            raise CodecError(
+        if batch.dim() != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
+            raise ImageError(
                 f"a batch is a float tensor [B, 3, H, W], not {batch.dtype} {tuple(batch.shape)}"
             )
         height, width = batch.shape[-2:]
-        padded = pad(batch)
-        out = self.model(padded)
-        x_hat, latent, likelihoods = out["x_hat"], out["y_hat"], out["likelihoods"]
+        out = self.model(pad(batch)) if self.training else self._rounded(pad(batch))
+        likelihoods = out["likelihoods"]
         z_bits = -torch.log2(likelihoods["z"]).sum(1, keepdim=True)
         spread = F.interpolate(z_bits, scale_factor=4.0, mode="nearest").squeeze(1) / 16
         rate_map = -torch.log2(likelihoods["y"]).sum(1) + spread
         rate = rate_map.sum((1, 2)) / (height * width)
-        return Estimate(x_hat[..., :height, :width], latent, rate, rate_map)
+        return Estimate(out["x_hat"][..., :height, :width], out["y_hat"], rate, rate_map)
+
+    def _rounded(self, x: Tensor) -> Output:
+        """The model's output with the latents that are really coded."""
+        model, coder = self.model, self._freeze().coder
+        with torch.no_grad():
+            y = model.g_a(x)
+            coded = [coder.quantize(*pair) for pair in zip(y, model.h_a(y), strict=True)]
+        y_hat = torch.stack([latents.y_hat for latents in coded]).to(x.device)
+        z_hat = torch.stack([latents.z_hat for latents in coded]).to(x.device)
+        # ŷ is known now, so its probabilities come in one parallel pass, through which gradients may flow.
+        scales, means = model.scales_and_means(model.h_s(z_hat), y_hat)
+        return {
+            "x_hat": model.g_s(y_hat),
+            "likelihoods": {
+                "y": model.gaussian_conditional.likelihood(y_hat, scales, means),
+                "z": model.entropy_bottleneck.likelihood(z_hat),
+            },
+            "y_hat": y_hat,
+        }
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.entropy_bottleneck.quantiles.device
+
+    def _freeze(self) -> "_Frozen":
+        """Coder and fingerprint of the weights as they are; made anew only after the weights changed."""
+        if self.model.entropy_bottleneck.stale:
+            self.model.entropy_bottleneck.fit_quantiles()
+        state = self.model.state_dict(keep_vars=True)
+        # In-place changes raise a tensor's version; moving or replacing it changes its address.
+        marks = tuple(
+            (t.data_ptr(), t.device, t.dtype, 0 if t.is_inference() else t._version) for t in state.values()
+        )
+        if self._frozen is None or self._frozen.marks != marks:
+            digest = hashlib.blake2b(
+                f"{self.architecture} {self.model.N} {self.model.M}".encode(), digest_size=8
+            )
+            for key, tensor in sorted(state.items()):
+                values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
+                digest.update(key.encode() + values.astype("<f4", copy=False).tobytes())
+            self._frozen = _Frozen(marks, digest.hexdigest(), EntropyCoder(self.model))
+        return self._frozen
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles make their own.
+        return {**self.__dict__, "_frozen": None}
 
     def encoder_cost(self) -> Cost:
         """Parameters and multiply-adds per pixel of everything the encoder runs."""
