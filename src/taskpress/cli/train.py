@@ -17,7 +17,7 @@ def train(
     ] = None,
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the experiment; resumed if it exists.")] = ...,  # type: ignore[assignment]
     only: Annotated[
-        list[str] | None, typer.Option(help="Train only this: start, an arm (task) or an arm's rate (task-q2).")
+        list[str] | None, typer.Option(help="Train only this: start, an arm (task+aux) or one of its rates (aux-q2).")
     ] = None,
     limit_steps: Annotated[int | None, typer.Option(min=1, help="Stop each training after so many steps.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,

@@ -93,6 +93,7 @@ class StartConfig(Section):
 class RunConfig(Section):
     """One training: everything that decides the codec that comes out."""
 
+    experiment: str
     name: str
     arm: str
     quality: int = Field(description="0 for the start, then 1, 2, … by increasing λ")
@@ -104,6 +105,11 @@ class RunConfig(Section):
     objective: ObjectiveConfig
     optimizer: OptimizerConfig
     trainer: TrainerConfig
+
+    @property
+    def short_name(self) -> str:
+        """Its name within the experiment: `start`, `task-q1`, `aux-q1` (of the arm `task+aux`), …"""
+        return self.name.removeprefix(f"{self.experiment}-")
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> RunConfig:
@@ -132,7 +138,7 @@ class Preset(Section):
 
     def runs(self) -> list[RunConfig]:
         """Every training of the experiment, the start (if any) first."""
-        shared = {"seed": self.seed, "recognizer": self.recognizer, "data": self.data, "trainer": self.trainer}
+        shared = {"experiment": self.name, "seed": self.seed, "recognizer": self.recognizer, "data": self.data, "trainer": self.trainer}
         runs = []
         if self.start is not None:
             runs.append(
@@ -153,7 +159,7 @@ class Preset(Section):
             for quality, rate in enumerate(rates, start=1):
                 runs.append(
                     RunConfig(
-                        name=f"{self.name}-{arm}-q{quality}",
+                        name=f"{self.name}-{arm.removeprefix('task+')}-q{quality}",
                         arm=arm,
                         quality=quality,
                         rate=rate,

@@ -34,23 +34,28 @@ def train_experiment(
     """Trains the start, then every arm at every rate from it; finished trainings are not repeated.
 
     folder:      holds preset.yaml, one folder per training, and codecs/
-    only:        trainings to run now, by `start`, arm (`task`) or arm and rate (`task-q2`); none: all. Several
+    only:        trainings to run now, by `start`, arm (`task+aux`) or name (`aux-q2`); none: all. Several
                  processes may share a folder when each has its own part of the trainings.
     limit_steps: stops each training after so many steps: a rehearsal
-    Returns the codecs' files. Raises ConfigError when the folder belongs to another experiment.
+    Returns the codecs' files. Raises ConfigError when a training in the folder began with other settings.
     """
-    _claim(folder, preset)
     runs = preset.runs()
     chosen = _choose(runs, only)
-    start = codec_path(folder, runs[0]) if preset.start is not None else None
+    start = runs[0] if preset.start is not None else None
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write(folder / "preset.yaml", yaml.safe_dump(preset.model_dump(), sort_keys=False).encode())
     codecs = []
     for config in chosen:
         target = codec_path(folder, config)
-        if not target.exists():
-            initial = start if config.quality > 0 else None
-            if initial is not None and not initial.exists():
+        initial = None
+        if start is not None and config is not start:
+            _claim(folder, start)
+            initial = codec_path(folder, start)
+            if not initial.exists():
                 raise ConfigError(f"{initial}: the start is not trained yet; run it first with --only start")
-            _train(config, folder / _short_name(config), initial, target, limit_steps, command)
+        _claim(folder, config)
+        if not target.exists():
+            _train(config, folder / config.short_name, initial, target, limit_steps, command)
         codecs.append(target)
     return codecs
 
@@ -58,8 +63,6 @@ def train_experiment(
 def _train(
     config: RunConfig, folder: Path, initial: Path | None, target: Path, limit_steps: int | None, command: str
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / "config.yaml", yaml.safe_dump(config.model_dump(), sort_keys=False).encode())
     recognizer = load_recognizer(expand(config.recognizer)) if config.recognizer is not None else None
     needs_labels = config.objective.alpha > 0 or config.objective.task in ("outputs", "both")
     data = CropsModule(config.data, config.seed, Teacher(recognizer) if recognizer and needs_labels else None)
@@ -129,31 +132,25 @@ def _export(
     codec.cpu().save(target, card=card)
 
 
-def _short_name(config: RunConfig) -> str:
-    return config.arm if config.quality == 0 else f"{config.arm}-q{config.quality}"
-
-
 def _choose(runs: list[RunConfig], only: Sequence[str]) -> list[RunConfig]:
-    known = [_short_name(run) for run in runs]
+    known = [run.short_name for run in runs]
     for word in only:
         if word not in known and word not in {run.arm for run in runs}:
             raise ConfigError(f"--only {word}: no such training; the preset has {', '.join(known)}")
-    return [run for run in runs if not only or run.arm in only or _short_name(run) in only]
+    return [run for run in runs if not only or run.arm in only or run.short_name in only]
 
 
-def _claim(folder: Path, preset: Preset) -> None:
-    """Writes the preset into a new folder; refuses one that holds another experiment."""
-    path = folder / "preset.yaml"
-    wanted = preset.model_dump()
+def _claim(folder: Path, config: RunConfig) -> None:
+    """Writes the settings of a training into its folder; refuses one that was trained with others."""
+    path = folder / config.short_name / "config.yaml"
+    wanted = config.model_dump()
     if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
         return
     there = yaml.safe_load(path.read_text())
     if not isinstance(there, dict):
-        raise ConfigError(f"{path}: is damaged; remove it to train here from the settings you pass")
-    differing = [key for key in wanted if wanted[key] != there.get(key)]
+        raise ConfigError(f"{path}: is damaged; remove its folder to train anew")
+    differing = [key for key in wanted if key != "trainer" and wanted[key] != there.get(key)]
     if differing:
-        raise ConfigError(
-            f"{folder}: holds another experiment (`{differing[0]}` differs from {path}); choose another -o"
-        )
+        raise ConfigError(f"{path}: this training began with another `{differing[0]}`; choose another -o")

@@ -1,0 +1,72 @@
+"""What `encode` and `decode` share: many files at once, none of which stops the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from os import cpu_count
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from taskpress.coding.errors import ConfigError, TaskPressError
+
+Row = TypeVar("Row")
+
+Jobs = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Files at once; all cores by default.")]
+
+
+def targets(inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str) -> list[tuple[Path, Path]]:
+    """(file, where its outcome goes) for (file, name relative to the output folder) pairs.
+
+    Raises ConfigError where two files would have one outcome.
+    """
+    taken: dict[Path, Path] = {}
+    for path, relative in inputs:
+        target = output / relative.with_suffix(suffix)
+        if target in taken:
+            raise ConfigError(f"{path} and {taken[target]} would both become {target}; use two output folders")
+        taken[target] = path
+    return [(path, target) for target, path in taken.items()]
+
+
+def run_all(
+    work: Callable[[Path, Path], Row], pairs: Sequence[tuple[Path, Path]], title: str, jobs: int | None
+) -> list[Row]:
+    """Calls `work(file, target)` for each pair, several at once, with a progress bar.
+
+    Files that fail are listed on standard error when all are done, and the command exits with 1.
+    """
+    import torch
+    from rich.console import Console
+    from rich.progress import Progress
+
+    workers = min(jobs or cpu_count() or 1, len(pairs))
+    threads = torch.get_num_threads()
+    rows: dict[Path, Row] = {}
+    failures: dict[Path, str] = {}
+    torch.set_num_threads(max(1, threads // workers))
+    try:
+        with (
+            Progress(console=Console(stderr=True), transient=True) as progress,
+            ThreadPoolExecutor(workers) as pool,
+        ):
+            bar = progress.add_task(title, total=len(pairs))
+            running = {pool.submit(work, path, target): path for path, target in pairs}
+            for future in as_completed(running):
+                path = running[future]
+                try:
+                    rows[path] = future.result()
+                except (TaskPressError, OSError) as error:
+                    failures[path] = str(error)
+                progress.advance(bar)
+    finally:
+        torch.set_num_threads(threads)
+    for path, message in sorted(failures.items()):
+        typer.echo(f"taskpress: {message if str(path) in message else f'{path}: {message}'}", err=True)
+    if failures:
+        if len(pairs) > 1:
+            typer.echo(f"taskpress: {len(failures)} of {len(pairs)} files failed, the others are done", err=True)
+        raise typer.Exit(1)
+    return [rows[path] for path, _ in pairs]

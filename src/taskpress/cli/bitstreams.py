@@ -1,0 +1,72 @@
+"""Which .tpc files are meant, and which codec each of them needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskpress.coding.bitstream import read_header
+from taskpress.coding.checkpoints import shipped_names
+from taskpress.coding.codec import Codec
+from taskpress.coding.errors import BitstreamError, TaskPressError
+
+
+def find_bitstreams(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """(file, name relative to the output folder) of the files given and of every .tpc below the folders given."""
+    found = []
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(path.rglob("*.tpc"))
+            if not inside:
+                raise BitstreamError(f"{path}: holds no .tpc file")
+            found += [(file, file.relative_to(path)) for file in inside]
+        else:
+            found.append((path, Path(path.name)))
+    return found
+
+
+def read_bitstream(path: Path) -> bytes:
+    """The bytes of a .tpc file; BitstreamError where it cannot be read."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise BitstreamError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+class CodecFinder:
+    """Finds codecs by fingerprint among those given and those shipped; each is loaded once."""
+
+    def __init__(self, given: Sequence[str]) -> None:
+        self._unread = [*given, *shipped_names()]
+        self._by_fingerprint: dict[str, tuple[str, Codec]] = {}
+        self._lock = Lock()
+
+    def find(self, path: Path, data: bytes) -> tuple[str, Codec]:
+        """Name and codec for the bitstream `data` of file `path`; BitstreamError where none fits."""
+        try:
+            fingerprint = read_header(data).fingerprint
+        except BitstreamError as error:
+            raise BitstreamError(f"{path}: {error}") from None
+        with self._lock:
+            while fingerprint not in self._by_fingerprint and self._unread:
+                name = self._unread.pop(0)
+                codec = Codec.load(name)
+                self._by_fingerprint[codec.fingerprint] = (name, codec)
+            if fingerprint not in self._by_fingerprint:
+                raise BitstreamError(
+                    f"{path}: was coded with codec {fingerprint}, which is none of those known; name it with --codec"
+                )
+            return self._by_fingerprint[fingerprint]
+
+    def decode(self, path: Path) -> tuple[str, NDArray[np.uint8]]:
+        """Name of the codec and the picture, uint8 [H, W, 3], of a .tpc file."""
+        data = read_bitstream(path)
+        name, codec = self.find(path, data)
+        try:
+            return name, codec.decode(data, as_="numpy")
+        except TaskPressError as error:
+            raise type(error)(f"{path}: {error}") from None

@@ -1,0 +1,45 @@
+"""`taskpress decode`: .tpc files back to pictures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taskpress.cli.batch import Jobs, run_all, targets
+from taskpress.cli.measuring import AsJson
+
+
+def decode(
+    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".tpc files; folders are walked.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the PNG files.")],
+    codecs: Annotated[
+        list[str] | None,
+        typer.Option("--codec", help="Codec file the pictures were coded with, if it is not a shipped one."),
+    ] = None,
+    jobs: Jobs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Decode .tpc files into PNGs; which codec a file needs is found by the fingerprint in it.
+
+    Example: taskpress decode coded -o decoded --codec run/codecs/my-codec.safetensors
+    """
+    from taskpress.cli.bitstreams import CodecFinder, find_bitstreams
+    from taskpress.coding.images import write_image
+
+    finder = CodecFinder(codecs or ())
+
+    def work(path: Path, target: Path) -> dict[str, object]:
+        name, image = finder.decode(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_image(target, image)
+        return {"file": str(target), "width": image.shape[1], "height": image.shape[0], "codec": name}
+
+    rows = run_all(work, targets(find_bitstreams(files), output, ".png"), "decoding", jobs)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        typer.echo(f"{row['file']}  {row['width']}x{row['height']}  {row['codec']}")

@@ -1,0 +1,61 @@
+"""`taskpress encode`: pictures to .tpc files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taskpress.cli.batch import Jobs, run_all, targets
+from taskpress.cli.measuring import AsJson
+from taskpress.coding.files import atomic_write
+
+
+def encode(
+    codec: Annotated[str, typer.Argument(help="A shipped codec's name or a codec file.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures; folders are walked.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the .tpc files.")],
+    resize: Annotated[int | None, typer.Option(min=16, help="Scale the long side to this many pixels first.")] = None,
+    jobs: Jobs = None,
+    as_json: AsJson = False,
+) -> None:
+    """Code pictures into .tpc files, several at once; a bad picture is reported and does not stop the others.
+
+    Example: taskpress encode scenes-task+aux-q3 photos -o coded
+    """
+    from taskpress.coding.codec import Codec
+    from taskpress.coding.images import read_image, resize_long_side
+    from taskpress.datasets.folder import find_pictures
+
+    pairs = []
+    for path in images:
+        if path.is_dir():
+            pairs += [(file, file.relative_to(path)) for file in find_pictures(path)]
+        else:
+            pairs.append((path, Path(path.name)))
+    model = Codec.load(codec)
+
+    def work(path: Path, target: Path) -> dict[str, object]:
+        image = read_image(path)
+        if resize is not None:
+            image = resize_long_side(image, resize)
+        data = model.encode(image)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        atomic_write(target, data)
+        height, width = image.shape[:2]
+        return {
+            "file": str(target),
+            "width": width,
+            "height": height,
+            "bytes": len(data),
+            "bpp": 8 * len(data) / (width * height),
+        }
+
+    rows = run_all(work, targets(pairs, output, ".tpc"), "encoding", jobs)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    for row in rows:
+        typer.echo(f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp")

@@ -1,0 +1,75 @@
+"""`taskpress info`: what a .tpc file or a codec is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taskpress.cli.measuring import AsJson
+
+
+def info(
+    file: Annotated[str, typer.Argument(help="A .tpc file, a codec file or a shipped codec's name; none: list those.")] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say what a file is: a coded picture (size, codec, bits) or a codec (architecture, cost, training)."""
+    from taskpress.coding.checkpoints import shipped_names
+
+    if not file:
+        facts: dict[str, object] = {"shipped codecs": shipped_names()}
+    elif Path(file).suffix == ".tpc":
+        facts = _bitstream(Path(file))
+    else:
+        facts = _codec(file)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=1))
+        return
+    for name, value in facts.items():
+        if isinstance(value, dict):
+            value = json.dumps(value)
+        typer.echo(f"{name + ':':22} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+
+
+def _bitstream(path: Path) -> dict[str, object]:
+    from taskpress.cli.bitstreams import CodecFinder, read_bitstream
+    from taskpress.coding.bitstream import read_header
+    from taskpress.coding.errors import BitstreamError
+
+    data = read_bitstream(path)
+    try:
+        header = read_header(data)
+    except BitstreamError as error:
+        raise BitstreamError(f"{path}: {error}") from None
+    try:
+        name = CodecFinder(()).find(path, data)[0]
+    except BitstreamError:
+        name = "none of the shipped ones"
+    return {
+        "file": str(path),
+        "size": f"{header.width}x{header.height}",
+        "bytes": len(data),
+        "bpp": round(8 * len(data) / (header.width * header.height), 4),
+        "codec": name,
+        "codec fingerprint": header.fingerprint,
+    }
+
+
+def _codec(name: str) -> dict[str, object]:
+    from taskpress.coding.codec import Codec
+
+    codec = Codec.load(name)
+    cost = codec.encoder_cost()
+    return {
+        "codec": name,
+        "architecture": codec.architecture,
+        "channels": codec.model.N,
+        "latent channels": codec.latent_channels,
+        "parameters": sum(p.numel() for p in codec.model.parameters()),
+        "encoder parameters": cost.parameters,
+        "encoder MACs per pixel": round(cost.macs_per_pixel),
+        "fingerprint": codec.fingerprint,
+        "card": codec.card,
+    }

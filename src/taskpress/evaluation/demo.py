@@ -1,0 +1,205 @@
+"""The main job on the embedded default: shipped codecs with and without auxiliary loss, measured and compared."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing import get_context
+from os import cpu_count
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import Progress
+
+from taskpress.coding.checkpoints import shipped_names
+from taskpress.coding.codec import Codec
+from taskpress.coding.errors import CodecError
+from taskpress.coding.files import atomic_write
+from taskpress.coding.images import to_tensor
+from taskpress.datasets.scenes import Scenes
+from taskpress.evaluation.allocation import allocate, dataset_share
+from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
+from taskpress.evaluation.anchors import anchor
+from taskpress.evaluation.compare import Comparison, compare, write_comparison
+from taskpress.evaluation.rate_accuracy import CodecCoder, Coder, Reference, evaluate, make_reference
+from taskpress.evaluation.report import Picture, Share, render_report
+from taskpress.evaluation.result import Result, command_line
+from taskpress.recognition.named import load_recognizer
+from taskpress.recognition.protocol import Recognizer
+
+RECOGNIZER = "scenes"
+ANCHORS = {"jpeg": (5, 10, 20, 40), "webp": (1, 10, 30, 60), "avif": (15, 25, 40, 55)}
+SHOWN = (0, 1, 2)
+"""Scenes in the report: the first ones of the test split, whatever they look like."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One operating point: a shipped codec, or a classical anchor at one quality."""
+
+    kind: str
+    quality: int | None = None
+
+
+def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Comparison:
+    """Codes held-out scenes with every shipped codec and anchor, measures, compares, and writes a report.
+
+    folder: gets report.html, comparison.json, rd.png and results/*.json
+    scenes: how many of the test split
+    jobs:   processes; one for each core by default
+    Raises CodecError where no codec of the scenes is shipped.
+    """
+    started = time.perf_counter()
+    names = [name for name in shipped_names() if name.startswith("scenes-")]
+    if not names:
+        raise CodecError("no codec `scenes-*` is shipped with this installation; install the package whole")
+    results_folder = folder / "results"
+    results_folder.mkdir(parents=True, exist_ok=True)
+    todo = [Job(name) for name in names] + [Job(k, q) for k, qualities in ANCHORS.items() for q in qualities]
+    workers = jobs or cpu_count() or 1
+    with Progress(console=Console(stderr=True), transient=True) as progress, _one_thread():
+        bar = progress.add_task("the detector on uncompressed scenes", total=len(todo) + len(names))
+        reference = make_reference(_scenes(scenes), _recognizer(), limit=scenes)
+        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+            progress.update(bar, description="coding, decoding, detecting")
+            points = {pool.submit(_measure, job, scenes, reference): job for job in todo}
+            sharing = {pool.submit(_share, name, scenes, reference): name for name in names}
+            for future in as_completed([*points, *sharing]):
+                future.result()
+                progress.advance(bar)
+    results = [future.result() for future in points]
+    for result in results:
+        result.write(results_folder / f"{result.codec}.json")
+    comparison = compare(results, anchor="task")
+    _, curves = write_comparison(comparison, folder)
+    report = render_report(
+        comparison,
+        Picture(
+            "Rate-accuracy curves",
+            curves.read_bytes(),
+            "Left and up is better. Every point is a codec, or a quality of a classical one, on the same pictures.",
+        ),
+        _allocations(comparison, reference),
+        _decoded(comparison),
+        [future.result() for future in sharing],
+        time.perf_counter() - started,
+        command_line(),
+    )
+    atomic_write(folder / "report.html", report.encode())
+    return comparison
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One-thread processes side by side use the cores better than processes that fight for them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@cache
+def _scenes(count: int) -> Scenes:
+    return Scenes("test", count)
+
+
+@cache
+def _recognizer() -> Recognizer:
+    return load_recognizer(RECOGNIZER)
+
+
+def _measure(job: Job, scenes: int, reference: Reference) -> Result:
+    coder: Coder
+    if job.quality is None:
+        codec = Codec.load(job.kind)
+        coder = CodecCoder(codec, str(codec.card["arm"]), job.kind)
+    else:
+        coder = anchor(job.kind, job.quality)
+    return evaluate(coder, _scenes(scenes), _recognizer(), limit=scenes, reference=reference)
+
+
+def _share(name: str, scenes: int, reference: Reference) -> Share:
+    codec = Codec.load(name)
+    share = dataset_share(codec, _scenes(scenes), reference.labels)
+    return Share(name, str(codec.card["arm"]), share.bpp, share.share, share.area)
+
+
+def _pair(comparison: Comparison) -> list[Result]:
+    """The second-lowest rate of the curve without auxiliary loss, and the point of the other nearest to it in rate."""
+    without = comparison.curves["task"][1]
+    aux = min(comparison.curves["task+aux"], key=lambda result: abs(result.bpp - without.bpp))
+    return [without, aux]
+
+
+def _allocations(comparison: Comparison, reference: Reference) -> list[Picture]:
+    pair = _pair(comparison)
+    pictures = []
+    for index in SHOWN:
+        image = _scenes(len(reference.image_ids))[index].image
+        panels = [Drawn(f"{r.curve} ({r.codec})", allocate(Codec.load(r.codec), image)) for r in pair]
+        pictures.append(
+            Picture(
+                f"Bit allocation, scene {index}",
+                allocation_figure(image, reference.labels[index].boxes, panels),
+                f"Test scene {index}: the input with the teacher's boxes, then bits per pixel without and with "
+                "auxiliary loss, on one colour scale.",
+            )
+        )
+    return pictures
+
+
+def _decoded(comparison: Comparison) -> list[Picture]:
+    pair = _pair(comparison)
+    pictures = []
+    for index in SHOWN:
+        image = _scenes(pair[0].images)[index].image
+        panels = [("uncompressed", image)]
+        for result in pair:
+            codec = Codec.load(result.codec)
+            data = codec.encode(image)
+            panels.append((f"{result.curve}, {8 * len(data) / image[..., 0].size:.3f} bpp", codec.decode(data, as_="numpy")))
+        pictures.append(
+            Picture(
+                f"Decoded scene {index}",
+                _detections_figure(panels),
+                f"Test scene {index} with what the detector finds (score ≥ 0.5) in the uncompressed picture and in "
+                "the decoded ones.",
+            )
+        )
+    return pictures
+
+
+def _detections_figure(panels: Sequence[tuple[str, NDArray[np.uint8]]]) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    recognizer = _recognizer()
+    figure = Figure(figsize=(3.6 * len(panels), 3.9), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    for ax, (title, image) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+        ax.imshow(image)
+        ax.set_title(title, fontsize=10)
+        ax.set_axis_off()
+        found = recognizer.predict([to_tensor(image)])[0]
+        found = found.where(found.scores >= 0.5)
+        for box, label, score in zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True):
+            x0, y0, x1, y1 = box
+            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#00E5FF", linewidth=1.5))
+            ax.text(
+                x0, y0, f"{recognizer.categories[label].name} {score:.2f}", fontsize=7, va="bottom",
+                bbox={"facecolor": "#00E5FF", "edgecolor": "none", "pad": 0.8},
+            )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,95 @@
+"""Presets: what is shipped is valid, and what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from taskpress.coding.errors import ConfigError
+from taskpress.training.config import expand, load_preset, shipped_presets
+
+MINIMAL = """
+name: mine
+recognizer: scenes
+data: {sources: ["scenes:4"]}
+optimizer: {steps: 3}
+rates: [0.1, 1.0]
+arms:
+  task: {alpha: 0}
+  task+aux: {alpha: 0.1}
+"""
+
+
+@pytest.mark.parametrize("name", ["coco-yolox", "scenes", "quick"])
+def test_shipped_presets_hold_a_pair_of_arms_that_differ_in_alpha_alone(name: str) -> None:
+    assert name in shipped_presets()
+    runs = [run for run in load_preset(name).runs() if run.arm != "start"]
+    without = [run for run in runs if run.arm == "task"]
+    aux = [run for run in runs if run.arm == "task+aux"]
+    assert len(without) == len(aux) > 0
+    for a, b in zip(without, aux, strict=True):
+        assert (a.objective.alpha, b.objective.alpha) == (0.0, 0.1)
+        named = {"name", "arm", "objective"}
+        assert a.model_dump(exclude=named) == b.model_dump(exclude=named)
+        assert a.objective.model_copy(update={"alpha": 0.1}) == b.objective
+
+
+def test_names_of_trainings_and_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL)
+    preset = load_preset(str(path), ["optimizer.steps=7", "codec.channels=24", "arms.mse={task: none, mse: 1.0}"])
+    runs = preset.runs()
+    assert [run.name for run in runs] == [
+        f"mine-{arm}-q{q}" for arm in ("task", "aux", "mse") for q in (1, 2)
+    ]
+    assert [run.short_name for run in runs][:3] == ["task-q1", "task-q2", "aux-q1"]
+    assert {run.optimizer.steps for run in runs} == {7}
+    assert {run.codec.channels for run in runs} == {24}
+    assert [run.rate for run in runs if run.arm == "mse"] == [0.1, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("setting", "names"),
+    [
+        ("objectiv.alpha=1", ["objectiv", "objective"]),
+        ("objective.alfa=1", ["objective.alfa", "alpha"]),
+        ("optimizer.learning_rat=1", ["optimizer.learning_rat", "learning_rate"]),
+        ("data.patch=100", ["data.patch", "64"]),
+        ("optimizer.steps=-1", ["optimizer.steps"]),
+        ("arms.task.alpah=1", ["alpah", "alpha"]),
+        ("nonsense", ["nonsense", "key=value"]),
+        ("name.deeper=1", ["name.deeper"]),
+        ("recognizer=null", ["recognizer"]),
+    ],
+)
+def test_a_wrong_setting_is_named_in_one_line(tmp_path: Path, setting: str, names: list[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL)
+    with pytest.raises(ConfigError) as caught:
+        load_preset(str(path), [setting])
+    message = str(caught.value)
+    assert "\n" not in message
+    for name in names:
+        assert name in message
+
+
+def test_an_unknown_preset_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match="did you mean `scenes`"):
+        load_preset("scene")
+
+
+@pytest.mark.parametrize("content", [b"", b"- a\n", b"a: [1", b"\xff\xfe\x00"])
+def test_a_file_that_is_no_preset(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"broken\.yaml"):
+        load_preset(str(path))
+
+
+def test_environment_variables_are_expanded_where_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TASKPRESS_DATA", "/pictures")
+    assert expand("${TASKPRESS_DATA}/coco") == "/pictures/coco"
+    monkeypatch.delenv("TASKPRESS_DATA")
+    with pytest.raises(ConfigError, match="TASKPRESS_DATA"):
+        expand("${TASKPRESS_DATA}/coco")

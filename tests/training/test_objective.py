@@ -1,0 +1,111 @@
+"""Eq. (1), held against its closed form on a recognizer and a branch whose losses are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from taskpress.auxiliary.branch import AuxiliaryBranch
+from taskpress.coding.codec import Codec, Estimate
+from taskpress.recognition.protocol import Category, Detections, Task
+from taskpress.training.config import ObjectiveConfig
+from taskpress.training.data import Batch
+from taskpress.training.objective import Objective, relative_squared_error
+
+
+class Known:
+    """A recognizer whose loss is the mean of the picture and whose feature is the picture."""
+
+    name, task, fingerprint = "known", Task.DETECTION, "0"
+    categories = (Category(1, "thing"),)
+
+    def predict(self, images: Sequence[Tensor]) -> list[Detections]:
+        return [Detections.empty() for _ in images]
+
+    pseudo_labels = predict
+
+    def loss(self, images: Sequence[Tensor], targets: Sequence[Detections]) -> dict[str, Tensor]:
+        stacked = torch.stack(list(images))
+        return {"mean": stacked.mean(), "double": 2 * stacked.mean()}
+
+    def features(self, images: Sequence[Tensor]) -> list[Tensor]:
+        return [torch.stack(list(images))]
+
+
+class Constant(AuxiliaryBranch):
+    def forward(self, latent: Tensor) -> dict[str, Tensor]:
+        return {"sum": latent.sum()}
+
+    def loss(self, output: dict[str, Tensor], targets: Sequence[Detections]) -> dict[str, Tensor]:
+        return {"a": output["sum"], "b": output["sum"] * 0 + 0.5}
+
+
+@pytest.fixture
+def batch() -> Batch:
+    return Batch(torch.full((2, 3, 64, 64), 0.5), [Detections.empty(), Detections.empty()])
+
+
+@pytest.fixture
+def estimate() -> Estimate:
+    return Estimate(
+        torch.full((2, 3, 64, 64), 0.25), torch.full((2, 1, 4, 4), 0.125), torch.tensor([0.3, 0.5]), torch.ones(2, 4, 4)
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "task"),
+    [
+        (ObjectiveConfig(task="outputs"), 0.75),
+        (ObjectiveConfig(task="features"), 0.25),
+        (ObjectiveConfig(task="both", feature_weight=2.0), 0.75 + 2 * 0.25),
+    ],
+)
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+@pytest.mark.parametrize("mse", [0.0, 0.01])
+def test_loss_is_equation_1(
+    batch: Batch, estimate: Estimate, config: ObjectiveConfig, task: float, alpha: float, mse: float
+) -> None:
+    config = config.model_copy(update={"alpha": alpha, "mse": mse})
+    rate = 0.7
+    terms = Objective(config, rate, Known())(batch, estimate, Constant() if alpha else None)
+    aux = 2 * 16 * 0.125 + 0.5
+    assert terms["rate"].item() == pytest.approx(0.4)
+    assert terms["task"].item() == pytest.approx(task)
+    squared = 0.25**2
+    assert terms["loss"].item() == pytest.approx(
+        rate * (task + alpha * aux + mse * 255**2 * squared) + 0.4, rel=1e-5
+    )
+    assert ("aux" in terms) == bool(alpha)
+    parts = sum(value.item() for name, value in terms.items() if name.startswith("task/"))
+    assert parts == pytest.approx(task)
+
+
+def test_mse_alone_needs_no_recognizer(batch: Batch, estimate: Estimate) -> None:
+    terms = Objective(ObjectiveConfig(task="none", mse=1.0), 0.01, None)(batch, estimate, None)
+    assert terms["loss"].item() == pytest.approx(0.01 * 255**2 * 0.0625 + 0.4, rel=1e-5)
+    assert "task" not in terms
+
+
+def test_gradients_of_all_terms_reach_the_codec(batch: Batch) -> None:
+    codec = Codec.create("cheng2020-attention", 8).train()
+    terms = Objective(ObjectiveConfig(task="both", alpha=1.0), 1.0, Known())(
+        batch, codec.estimate(torch.rand(2, 3, 64, 64)), Constant()
+    )
+    first_layer = next(codec.model.g_a.parameters())
+    for name in ("task", "aux", "rate"):
+        (gradient,) = torch.autograd.grad(terms[name], first_layer, retain_graph=True)
+        assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0, name
+
+
+def test_relative_squared_error_at_its_fixed_points() -> None:
+    features = [torch.randn(2, 4, 8, 8), torch.randn(2, 8, 4, 4)]
+    assert relative_squared_error(features, features).item() == 0
+    nothing = [torch.zeros_like(f) for f in features]
+    assert relative_squared_error(nothing, features).item() == pytest.approx(1)
+    halves = [f / 2 for f in features]
+    scaled = [100 * f for f in features]
+    assert relative_squared_error(halves, features).item() == pytest.approx(0.25)
+    assert relative_squared_error([50 * f for f in features], scaled).item() == pytest.approx(0.25)
