@@ -8,8 +8,17 @@ from typing import Annotated
 
 import typer
 
+from taskpress.cli.allocation import allocation
+from taskpress.cli.anchor import anchor
+from taskpress.cli.compare import compare
+from taskpress.cli.decode import decode
+from taskpress.cli.demo import demo
+from taskpress.cli.encode import encode
+from taskpress.cli.evaluate import evaluate
+from taskpress.cli.info import info
 from taskpress.cli.train import train
-from taskpress.coding.errors import TaskPressError
+from taskpress.cli.train_recognizer import train_recognizer
+from taskpress.coding.errors import ConfigError, TaskPressError
 from taskpress.version import __version__
 
 app = typer.Typer(
@@ -18,7 +27,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (train,):
+for command in (
+    demo,
+    encode,
+    decode,
+    info,
+    train,
+    evaluate,
+    anchor,
+    compare,
+    allocation,
+    train_recognizer,
+):
     app.command()(command)
 
 
@@ -40,27 +60,21 @@ def options(
 
 def main() -> None:
     """Entry point: exit code 0 ok, 1 failed, 2 misuse; one line on standard error unless --debug is given."""
-    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
     warnings.showwarning = _show_warning
     try:
-        app()
-    except TaskPressError as error:
+        app(args=arguments)
+    except (TaskPressError, OSError) as error:
         if debug:
             raise
-        _complain(str(error), error)
-    except KeyboardInterrupt:
-        _complain("interrupted", None, code=130)
+        typer.echo(f"taskpress: {' '.join(str(error).split())}", err=True)
+        raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
 
 
-def _complain(message: str, error: TaskPressError | None, code: int = 1) -> None:
-    from taskpress.coding.errors import ConfigError
-
-    typer.echo(f"taskpress: {' '.join(message.split())}", err=True)
-    raise SystemExit(2 if isinstance(error, ConfigError) else code)
-
-
-def _show_warning(message: Warning | str, *_: object) -> None:
-    typer.echo(f"taskpress: warning: {' '.join(str(message).split())}", err=True)
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    if not issubclass(category, (DeprecationWarning, FutureWarning)):
+        typer.echo(f"taskpress: warning: {' '.join(str(message).split())}", err=True)
 
 
 if __name__ == "__main__":

@@ -43,12 +43,12 @@ def compare(
     if as_json:
         typer.echo(json.dumps(comparison.as_json(), indent=1))
         return
-    _print_table(comparison)
+    print_comparison(comparison)
     for path in written:
         typer.echo(path)
 
 
-def _print_table(comparison: Comparison) -> None:
+def print_comparison(comparison: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,6 +75,8 @@ def _train(
         every_n_train_steps=config.trainer.checkpoint_every,
         enable_version_counter=False,
     )
+    # Lightning announces devices, sanity of loggers and tips; what a user needs is in the progress bar.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     trainer = lightning.Trainer(
         max_steps=min(steps, limit_steps or steps),
         max_epochs=-1,
