@@ -27,12 +27,14 @@ def allocation(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Draw how many bits per pixel each codec spends where, side by side on one scale.
+    """Draw where codecs spend their bits, side by side on one scale.
 
-    Bits are those of the codec's own probability model, per latent position. With --recognizer, the share of
-    bits inside the boxes it sees in the uncompressed picture is written under each map.
+    Bits are those of the codec's own probability model, per latent position.
+    With --recognizer, the share of bits inside the boxes it sees in the
+    uncompressed picture is written under each map.
 
-    Example: taskpress allocation scenes-task-q3 scenes-aux-q3 street.jpg --recognizer scenes -o bits.png
+    Example: taskpress allocation scenes-task-q3 scenes-aux-q3 street.jpg
+    --recognizer scenes -o bits.png
     """
     from taskpress.cli.evaluate import codec_name
     from taskpress.coding.codec import Codec

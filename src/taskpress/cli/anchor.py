@@ -38,13 +38,14 @@ def anchor(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Measure a classical codec along the very path that `taskpress evaluate` takes.
+    """Measure a classical codec along the very path that `evaluate` takes.
 
-    JPEG is written with fitted tables, progressive, 4:2:0; WebP with method 6; AVIF at speed 4, 4:2:0. Files
-    carry no colour profile and no EXIF.
+    JPEG is written with fitted tables, progressive, 4:2:0; WebP with method 6;
+    AVIF at speed 4, 4:2:0. Files carry no colour profile and no EXIF.
 
-    Example: taskpress anchor avif --quality 20,30,40,50 --images val2017 --annotations
-    instances_val2017.json --recognizer onnx:yolox_nano.onnx --resize 416 -o results
+    Example: taskpress anchor avif --quality 20,30,40,50 --images val2017
+    --annotations instances_val2017.json --recognizer onnx:yolox_nano.onnx
+    --resize 416 -o results
     """
     from dataclasses import replace
 

@@ -29,8 +29,9 @@ def compare(
 ) -> None:
     """Draw rate-accuracy curves and state how many bits each curve saves.
 
-    BD-rate is the mean rate difference at equal accuracy, over the accuracies both curves reach; negative is
-    fewer bits. Curves that do not overlap get no number but the reason.
+    BD-rate is the mean rate difference at equal accuracy, over the accuracies
+    both curves reach; negative is fewer bits. Curves that do not overlap get no
+    number but the reason.
 
     Example: taskpress compare results -o comparison --anchor task
     """

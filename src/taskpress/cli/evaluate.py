@@ -36,14 +36,16 @@ def evaluate(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Code pictures to real files, decode them, and score what a recognizer still sees.
+    """Code pictures to real files, decode, score what a recognizer still sees.
 
-    Rate is all bits of the files over all pixels coded. Accuracy is COCO AP (0 to 100) against the
-    annotations, and against the recognizer's own labels on the uncompressed pictures. A codec's curve
-    is the arm it was trained as, or its name without a trailing -qN.
+    Rate is all bits of the files over all pixels coded. Accuracy is COCO AP
+    (0 to 100) against the annotations, and against the recognizer's own labels
+    on the uncompressed pictures. A codec's curve is the arm it was trained as,
+    or its name without a trailing -qN.
 
-    Example: taskpress evaluate run/codecs/*.safetensors --images val2017 --annotations
-    instances_val2017.json --recognizer onnx:yolox_nano.onnx --resize 416 -o results
+    Example: taskpress evaluate run/codecs/*.safetensors --images val2017
+    --annotations instances_val2017.json --recognizer onnx:yolox_nano.onnx
+    --resize 416 -o results
     """
     from taskpress.coding.codec import Codec
     from taskpress.evaluation.rate_accuracy import CodecCoder

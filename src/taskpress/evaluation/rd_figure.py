@@ -69,7 +69,7 @@ def _panel(ax: Axes, comparison: Comparison, metric: str, uncompressed: str, tit
         ax.axhline(limit, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="uncompressed", zorder=0)
     if rates and max(rates) > 6 * min(rates):
         ax.set_xscale("log")
-        steps = [1, 2, 3, 5] if max(rates) < 30 * min(rates) else [1]
+        steps = [1, 2, 3, 5, 7] if max(rates) < 30 * min(rates) else [1]
         from matplotlib.ticker import LogLocator
 
         ax.xaxis.set_major_locator(LogLocator(subs=steps))

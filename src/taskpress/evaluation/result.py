@@ -52,7 +52,7 @@ class Result(BaseModel):
 
     model_config = ConfigDict(populate_by_name=True)
 
-    schema_version: Literal[1] = Field(1, alias="schema")
+    schema_version: Literal[1] = Field(default=1, alias="schema")
     curve: str
     codec: str
     codec_fingerprint: str | None = None

@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from taskpress.cli.app import app
+from taskpress.cli.evaluate import default_curve
+from taskpress.coding.codec import Codec
+from taskpress.coding.errors import CodecError, ConfigError, DataError, ImageError
+from taskpress.datasets.scenes import CATEGORIES
+
+from .conftest import ColourDetector, Squares
+
+
+def call(*words: object) -> Result:
+    outcome = CliRunner().invoke(app, [str(word) for word in words])
+    if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+        raise outcome.exception
+    return outcome
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with pictures and annotations; every recognizer is the detector of colours."""
+    monkeypatch.setattr("taskpress.recognition.named.load_recognizer", lambda spec: ColourDetector())
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    data = Squares()
+    truth = data.coco_ground_truth()
+    assert truth is not None
+    for index, entry in enumerate(truth["images"]):
+        Image.fromarray(data[index].image).save(pictures / f"{index}.png")
+        entry["file_name"] = f"{index}.png"
+    (tmp_path / "annotations.json").write_text(json.dumps(truth))
+    return tmp_path
+
+
+@pytest.fixture
+def codec_file(tmp_path: Path) -> Path:
+    path = tmp_path / "small-q1.safetensors"
+    Codec.create("mean-scale-hyperprior", 8, 12).save(path)
+    return path
+
+
+def data_options(world: Path) -> list[object]:
+    return [
+        "--images", world / "pictures", "--annotations", world / "annotations.json", "--recognizer", "toy",
+    ]  # fmt: skip
+
+
+def test_anchors_then_compare(world: Path) -> None:
+    results = world / "results"
+    for kind, qualities in (("webp", "40,80"), ("jpeg", "30, 80")):
+        outcome = call("anchor", kind, "--quality", qualities, *data_options(world), "-o", results)
+        assert outcome.exit_code == 0
+        assert f"{kind}-q80" in outcome.stdout
+    assert sorted(path.name for path in results.iterdir()) == [
+        "jpeg-q30.json", "jpeg-q80.json", "webp-q40.json", "webp-q80.json",
+    ]  # fmt: skip
+    outcome = call("compare", results, "-o", world / "out", "--anchor", "jpeg", "--json")
+    printed = json.loads(outcome.stdout)
+    assert printed["anchor"] == "jpeg"
+    assert [row["curve"] for row in printed["rows"]] == ["webp"]
+    assert json.loads((world / "out" / "comparison.json").read_text()) == printed
+    assert Image.open(world / "out" / "rd.png").size[0] > 500
+    assert "rd.png" in call("compare", results, "-o", world / "out").stdout
+
+
+def test_evaluate_writes_one_file_and_prints_json(world: Path, codec_file: Path) -> None:
+    output = world / "result.json"
+    outcome = call(
+        "evaluate", codec_file, *data_options(world), "--limit", 2, "--resize", 64, "--json", "-o", output
+    )
+    printed = json.loads(outcome.stdout)
+    written = json.loads(output.read_text())
+    assert printed == [{key: value for key, value in written.items() if key != "pictures"}]
+    assert written["curve"] == "small"
+    assert written["codec"] == "small-q1"
+    assert written["codec_fingerprint"] == Codec.load(codec_file).fingerprint
+    assert written["encoder"]["parameters"] > 0
+    assert written["encoder"]["macs_per_pixel"] > 0
+    assert written["resize"] == 64
+    assert written["images"] == 2
+    assert written["bpp"] == sum(p["bits"] for p in written["pictures"]) / (2 * 64 * 51)
+
+
+def test_scenes_need_no_files(world: Path, codec_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class SceneColours(ColourDetector):
+        categories = CATEGORIES
+
+    monkeypatch.setattr("taskpress.recognition.named.load_recognizer", lambda spec: SceneColours())
+    output = world / "r.json"
+    call(
+        "evaluate", codec_file, "--images", "scenes", "--recognizer", "x", "--limit", 2,
+        "--curve", "mine", "-o", output,
+    )  # fmt: skip
+    written = json.loads(output.read_text())
+    assert (written["dataset"], written["images"], written["curve"]) == ("scenes-test", 2, "mine")
+
+
+def test_allocation_writes_figure_and_numbers(world: Path, codec_file: Path) -> None:
+    output = world / "figures" / "bits.png"
+    outcome = call(
+        "allocation", codec_file, world / "pictures" / "0.png", "--recognizer", "toy", "-o", output
+    )
+    assert "small-q1" in outcome.stdout
+    assert "1 boxes" in outcome.stdout
+    written = json.loads(output.with_suffix(".json").read_text())
+    assert written["boxes"] == [[10, 20, 40, 50]]
+    assert written["area_in_boxes"] == pytest.approx(900 / 5120)
+    assert 0 < written["codecs"][0]["share_in_boxes"] < 1
+    assert np.array(Image.open(output)).std() > 10
+
+
+def test_curve_names() -> None:
+    assert default_curve({"arm": "task+aux"}, "scenes-aux-q3") == "task+aux"
+    assert default_curve({}, "scenes-aux-q3") == "scenes-aux"
+    assert default_curve({}, "plain") == "plain"
+
+
+def test_misuse_is_refused_before_anything_is_written(world: Path, codec_file: Path) -> None:
+    output = world / "out"
+    options = [*data_options(world), "-o", output]
+    with pytest.raises(ConfigError, match="jpeg"):
+        call("anchor", "jpgg", "--quality", "30", *options)
+    with pytest.raises(ConfigError, match="20,30,40"):
+        call("anchor", "jpeg", "--quality", "high", *options)
+    with pytest.raises(ConfigError, match="folder"):
+        call("anchor", "jpeg", "--quality", "30,40", *data_options(world), "-o", world / "one.json")
+    with pytest.raises(ConfigError, match="overwrite"):
+        call("evaluate", codec_file, codec_file, *options)
+    with pytest.raises(CodecError):
+        call("evaluate", world / "annotations.json", *options)
+    with pytest.raises(DataError, match="nowhere"):
+        call("evaluate", codec_file, "--images", world / "nowhere", "--recognizer", "x", "-o", output)
+    with pytest.raises(DataError, match="nowhere"):
+        call("compare", world / "nowhere", "-o", output)
+    with pytest.raises(ConfigError, match="picture"):
+        call("allocation", codec_file, "-o", world / "a.png")
+    (world / "pictures" / "2.png").write_bytes(b"")
+    with pytest.raises(ImageError, match=r"2\.png"):
+        call("evaluate", codec_file, *options)
+    assert not output.exists()
