@@ -92,6 +92,8 @@ def read_network(path: Path, data: bytes) -> YoloxNetwork:
         inputs = [tensor for tensor in graph.input if tensor.name not in graph_inputs]
     except Exception as error:  # protobuf's DecodeError is not importable from a stable place
         raise RecognizerError(f"{path} is no ONNX file: expected a detector exported to ONNX") from error
+    if not graph.node:
+        raise RecognizerError(f"{path} is no ONNX file (no graph in it): expected an exported detector")
     if len(inputs) != 1 or len(graph.output) != 1:
         raise RecognizerError(
             f"{path} has {len(inputs)} inputs and {len(graph.output)} outputs in its ONNX graph; {EXPECTED}"
