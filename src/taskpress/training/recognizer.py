@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import csv
+import json
+import pickle
+import platform
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from rich.progress import track
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 
 from taskpress.coding.errors import ConfigError
+from taskpress.coding.files import atomic_write
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.scenes import CATEGORIES, Scenes
+from taskpress.evaluation.detection_metric import coco_metrics
+from taskpress.recognition.faster_rcnn import SCENES_WEIGHTS, FasterRCNN
+from taskpress.recognition.protocol import Detections
 from taskpress.recognition.slim_rcnn import slim_rcnn
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+VERSIONS = ("numpy", "pillow", "torch", "torchvision")
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,10 @@ def train(settings: RecognizerTraining, run: Path) -> TorchvisionFasterRCNN:
     )
     start = _resume(run / CHECKPOINT, settings, model, optimizer, schedule)
     model.train()
+    if start:
+        # Rows after the last checkpoint are of steps that are now taken again.
+        rows = (run / LOG).read_text().splitlines(keepends=True)
+        (run / LOG).write_text("".join(rows[: start + 1]))
     with (run / LOG).open("a", newline="") as file:
         log = csv.DictWriter(file, ["step", *LOSSES])
         if start == 0:
@@ -85,6 +99,48 @@ def train(settings: RecognizerTraining, run: Path) -> TorchvisionFasterRCNN:
     return model.eval()
 
 
+def evaluate(recognizer: FasterRCNN, images: int) -> dict[str, float]:
+    """COCO metrics (0 … 100, see `coco_metrics`) on the first `images` held-out scenes."""
+    scenes = Scenes("test", images)
+    predictions: list[Detections] = []
+    for number in track(range(images), "testing it on held-out scenes"):
+        predictions += recognizer.predict([_tensor(scenes[number])])
+    return coco_metrics(scenes.coco_ground_truth(), predictions, range(images), recognizer.categories)
+
+
+def export(
+    model: TorchvisionFasterRCNN, settings: RecognizerTraining, folder: Path, command: str, images: int = 300
+) -> dict[str, Any]:
+    """Writes `scenes-recognizer.safetensors` (float16) and its card `.json` into `folder`; returns the card.
+
+    The figures on the card are those of the file's rounded weights.
+    """
+    state = {
+        key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()
+    }
+    shipped = slim_rcnn(len(CATEGORIES))
+    shipped.load_state_dict(state)
+    figures = evaluate(FasterRCNN(shipped, "scenes", CATEGORIES), images)
+    card = {
+        "name": "scenes",
+        "task": "detection",
+        "architecture": "Faster R-CNN, slim residual backbone with FPN (taskpress.recognition.slim_rcnn)",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "precision": "float16",
+        "data": f"scenes, split train, {settings.steps * settings.batch} pictures of 256×256, each used once",
+        "training": asdict(settings),
+        "command": command,
+        "figures": {"images": images, "split": "test"}
+        | {key: round(value, 2) for key, value in figures.items()},
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
+    }
+    categories = json.dumps([category._asdict() for category in CATEGORIES])
+    atomic_write(folder / SCENES_WEIGHTS, save(state, {"format": "pt", "categories": categories}))
+    text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
+    atomic_write((folder / SCENES_WEIGHTS).with_suffix(".json"), text.encode())
+    return card
+
+
 def _batches(
     settings: RecognizerTraining, start: int
 ) -> Iterator[tuple[list[Tensor], list[dict[str, Tensor]]]]:
@@ -95,9 +151,13 @@ def _batches(
 
 
 def _collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    images = [torch.from_numpy(sample.image).permute(2, 0, 1).contiguous() / 255 for sample in samples]
+    images = [_tensor(sample) for sample in samples]
     targets = [{"boxes": s.annotations.boxes, "labels": s.annotations.labels + 1} for s in samples]
     return images, targets
+
+
+def _tensor(sample: Sample) -> Tensor:
+    return torch.from_numpy(sample.image).permute(2, 0, 1).contiguous() / 255
 
 
 def _save(path: Path, settings: RecognizerTraining, step: int, *parts: Any) -> None:
@@ -110,7 +170,10 @@ def _save(path: Path, settings: RecognizerTraining, step: int, *parts: Any) -> N
 def _resume(path: Path, settings: RecognizerTraining, *parts: Any) -> int:
     if not path.exists():
         return 0
-    state = torch.load(path, weights_only=True)
+    try:
+        state = torch.load(path, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise ConfigError(f"{path}: no checkpoint of a recognizer; choose another folder") from error
     if state["settings"] != asdict(settings):
         raise ConfigError(f"{path}: a run with other settings ({state['settings']}); choose another folder")
     for part, saved in zip(parts, state["parts"], strict=True):
