@@ -30,6 +30,7 @@ class CodecConfig(Section):
     channels: int = Field(32, ge=4, description="N: width of every layer")
     latent_channels: int | None = Field(None, ge=4, description="M; only for architectures where it differs from N")
     init: str | None = Field(None, description="codec to start from: a file or a shipped name; none: random weights")
+    half: bool = Field(False, description="store the trained codec in float16: half the file, the same curve")
 
 
 class DataConfig(Section):

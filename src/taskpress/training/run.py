@@ -132,7 +132,7 @@ def _export(
         "versions": {"taskpress": __version__, "torch": torch.__version__, "lightning": lightning.__version__},
     }
     target.parent.mkdir(parents=True, exist_ok=True)
-    codec.cpu().save(target, card=card)
+    codec.cpu().save(target, half=config.codec.half, card=card)
 
 
 def _choose(runs: list[RunConfig], only: Sequence[str]) -> list[RunConfig]:

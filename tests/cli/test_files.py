@@ -1,0 +1,133 @@
+"""encode, decode, info: files in, files out, and what happens to bad ones."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from taskpress.coding.codec import Codec
+
+
+def tree(folder: Path) -> set[str]:
+    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} if folder.exists() else set()
+
+
+def test_a_folder_goes_there_and_back(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    coded, decoded = tmp_path / "coded", tmp_path / "decoded"
+    outcome = taskpress("encode", codec_file, pictures, "-o", coded, "--json")
+    assert outcome.code == 0, outcome.err
+    rows = json.loads(outcome.out)
+    assert tree(coded) == {"rgb.tpc", "grey.tpc", "deeper/palette.tpc"}
+    for row in rows:
+        assert row["bytes"] == Path(row["file"]).stat().st_size
+        assert row["bpp"] == pytest.approx(8 * row["bytes"] / (50 * 70))
+    assert taskpress("decode", coded, "--codec", codec_file, "-o", decoded).code == 0
+    assert tree(decoded) == {"rgb.png", "grey.png", "deeper/palette.png"}
+    codec = Codec.load(codec_file)
+    with Image.open(pictures / "rgb.png") as original, Image.open(decoded / "rgb.png") as picture:
+        assert np.array_equal(np.asarray(picture), codec.decode(codec.encode(original), as_="numpy"))
+
+
+def test_resize_scales_the_long_side(taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path) -> None:
+    outcome = taskpress("encode", codec_file, pictures / "rgb.png", "-o", tmp_path, "--resize", 35, "--json")
+    assert [(row["width"], row["height"]) for row in json.loads(outcome.out)] == [(25, 35)]
+
+
+def test_info_of_a_file_and_of_a_codec(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    taskpress("encode", codec_file, pictures / "rgb.png", "-o", tmp_path)
+    facts = json.loads(taskpress("info", tmp_path / "rgb.tpc", "--json").out)
+    assert facts["size"] == "50x70"
+    about = json.loads(taskpress("info", codec_file, "--json").out)
+    assert about["fingerprint"] == facts["codec fingerprint"]
+    assert about["architecture"] == "cheng2020-attention" and about["card"] == {"arm": "random"}
+
+
+def bad_pictures(folder: Path) -> dict[str, Path]:
+    rng = np.random.default_rng(1)
+    good = folder / "whole.jpg"
+    Image.fromarray(rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(good)
+    made = {name: folder / name for name in ("truncated.jpg", "empty.png", "deep.png", "cmyk.jpg", "moving.gif", "text.png")}
+    made["truncated.jpg"].write_bytes(good.read_bytes()[: good.stat().st_size // 2])
+    made["empty.png"].write_bytes(b"")
+    Image.fromarray(rng.integers(0, 65535, (8, 8)).astype(np.uint16)).save(made["deep.png"])
+    Image.new("CMYK", (8, 8)).save(made["cmyk.jpg"])
+    frames = [Image.new("RGB", (8, 8), colour) for colour in ("red", "blue")]
+    frames[0].save(made["moving.gif"], save_all=True, append_images=frames[1:])
+    made["text.png"].write_bytes(b"hello")
+    good.unlink()
+    return {**made, "missing.png": folder / "missing.png"}
+
+
+def test_every_bad_picture_is_one_line_and_nothing_is_written(
+    taskpress: Callable, codec_file: Path, tmp_path: Path
+) -> None:
+    for name, path in bad_pictures(tmp_path).items():
+        outcome = taskpress("encode", codec_file, path, "-o", tmp_path / "out")
+        assert outcome.code == 1, name
+        lines = outcome.err.strip().splitlines()
+        assert len(lines) == 1 and name in lines[0] and lines[0].startswith("taskpress: "), outcome.err
+        assert not tree(tmp_path / "out")
+
+
+def test_a_bad_picture_among_good_ones_stops_none_of_them(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (pictures / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    outcome = taskpress("encode", codec_file, pictures, "-o", tmp_path / "out")
+    assert outcome.code == 1
+    assert tree(tmp_path / "out") == {"rgb.tpc", "grey.tpc", "deeper/palette.tpc"}
+    assert "broken.png" in outcome.err and "1 of 4" in outcome.err
+
+
+def test_two_pictures_never_become_one_file(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    Image.new("RGB", (8, 8)).save(pictures / "rgb.bmp")
+    outcome = taskpress("encode", codec_file, pictures, "-o", tmp_path / "out")
+    assert outcome.code == 2 and "rgb.bmp" in outcome.err and "rgb.png" in outcome.err
+    assert not tree(tmp_path / "out")
+
+
+@pytest.mark.parametrize("content", [b"", b"no codec", b"\x10\x00\x00\x00\x00\x00\x00\x00" + b"{" * 16])
+def test_a_file_that_is_no_codec(
+    taskpress: Callable, pictures: Path, tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    outcome = taskpress("encode", path, pictures, "-o", tmp_path / "out")
+    assert outcome.code == 1 and str(path) in outcome.err and len(outcome.err.strip().splitlines()) == 1
+    assert not tree(tmp_path / "out")
+
+
+def test_damaged_and_foreign_bitstreams(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    taskpress("encode", codec_file, pictures / "rgb.png", "-o", tmp_path / "coded")
+    data = (tmp_path / "coded" / "rgb.tpc").read_bytes()
+    damaged = tmp_path / "damaged.tpc"
+    for content in (data[:-5], data[:30] + bytes([data[30] ^ 1]) + data[31:], b"", b"TPC"):
+        damaged.write_bytes(content)
+        outcome = taskpress("decode", damaged, "--codec", codec_file, "-o", tmp_path / "out")
+        assert outcome.code == 1 and "damaged.tpc" in outcome.err
+        assert len(outcome.err.strip().splitlines()) == 1
+    outcome = taskpress("decode", tmp_path / "coded", "-o", tmp_path / "out")
+    assert outcome.code == 1 and "--codec" in outcome.err
+    assert not tree(tmp_path / "out")
+
+
+def test_misuse_is_2_and_debug_shows_the_traceback(
+    taskpress: Callable, codec_file: Path, tmp_path: Path
+) -> None:
+    assert taskpress("encode").code == 2
+    assert taskpress("no-such-command").code == 2
+    with pytest.raises(Exception, match="no such file"):
+        taskpress("info", tmp_path / "missing", "--debug")
