@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -45,9 +46,7 @@ def test_a_caller_cannot_spoil_a_picture_for_the_next(scenes: Scenes) -> None:
 
 
 def test_train_and_test_share_no_picture() -> None:
-    pictures = {
-        Scenes(split, 8, size=64)[i].image.tobytes() for split in ("train", "test") for i in range(8)
-    }
+    pictures = {Scenes(split, 8, size=64)[i].image.tobytes() for split in ("train", "test") for i in range(8)}
     assert len(pictures) == 16
 
 
@@ -122,7 +121,7 @@ def test_spectrum_falls_as_in_natural_images(scenes: Scenes) -> None:
         power += np.abs(np.fft.rfft2(grey - grey.mean())) ** 2
     frequency = np.hypot(np.fft.fftfreq(256)[:, None], np.fft.rfftfreq(256)[None])
     edges = np.geomspace(4 / 256, 0.25, 9)
-    rings = [(frequency >= low) & (frequency < high) for low, high in zip(edges[:-1], edges[1:], strict=True)]
+    rings = [(frequency >= low) & (frequency < high) for low, high in pairwise(edges)]
     amplitude = [np.sqrt(power[ring].mean()) for ring in rings]
     slope = np.polyfit(np.log(np.sqrt(edges[:-1] * edges[1:])), np.log(amplitude), 1)[0]
     assert -1.5 < slope < -0.7

@@ -71,7 +71,11 @@ def train(settings: RecognizerTraining, run: Path) -> TorchvisionFasterRCNN:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, settings.learning_rate, total_steps=settings.steps + 1, pct_start=settings.warm_up
     )
-    start = _resume(run / CHECKPOINT, settings, model, optimizer, schedule)
+    start, random = _resume(run / CHECKPOINT, settings, model, optimizer, schedule)
+    batches = _batches(settings, start)
+    if random is not None:
+        # Only now, since starting to load data draws from the global state.
+        torch.set_rng_state(random)
     model.train()
     if start:
         # Rows after the last checkpoint are of steps that are now taken again.
@@ -81,7 +85,6 @@ def train(settings: RecognizerTraining, run: Path) -> TorchvisionFasterRCNN:
         log = csv.DictWriter(file, ["step", *LOSSES])
         if start == 0:
             log.writeheader()
-        batches = _batches(settings, start)
         for step in track(
             range(start, settings.steps), "training the recognizer", total=settings.steps - start
         ):
@@ -167,9 +170,9 @@ def _save(path: Path, settings: RecognizerTraining, step: int, *parts: Any) -> N
     temporary.replace(path)
 
 
-def _resume(path: Path, settings: RecognizerTraining, *parts: Any) -> int:
+def _resume(path: Path, settings: RecognizerTraining, *parts: Any) -> tuple[int, Tensor | None]:
     if not path.exists():
-        return 0
+        return 0, None
     try:
         state = torch.load(path, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
@@ -178,5 +181,4 @@ def _resume(path: Path, settings: RecognizerTraining, *parts: Any) -> int:
         raise ConfigError(f"{path}: a run with other settings ({state['settings']}); choose another folder")
     for part, saved in zip(parts, state["parts"], strict=True):
         part.load_state_dict(saved)
-    torch.set_rng_state(state["random"])
-    return int(state["step"])
+    return state["step"], state["random"]
