@@ -107,7 +107,7 @@ def test_allocation_writes_figure_and_numbers(world: Path, codec_file: Path) -> 
         "allocation", codec_file, world / "pictures" / "0.png", "--recognizer", "toy", "-o", output
     )
     assert "small-q1" in outcome.stdout
-    assert "1 boxes" in outcome.stdout
+    assert "boxes: 1, 17.6 %" in outcome.stdout
     written = json.loads(output.with_suffix(".json").read_text())
     assert written["boxes"] == [[10, 20, 40, 50]]
     assert written["area_in_boxes"] == pytest.approx(900 / 5120)
@@ -130,6 +130,8 @@ def test_misuse_is_refused_before_anything_is_written(world: Path, codec_file: P
         call("anchor", "jpeg", "--quality", "high", *options)
     with pytest.raises(ConfigError, match="folder"):
         call("anchor", "jpeg", "--quality", "30,40", *data_options(world), "-o", world / "one.json")
+    with pytest.raises(ConfigError, match="--device nowhere"):
+        call("evaluate", codec_file, *options, "--device", "nowhere")
     with pytest.raises(ConfigError, match="overwrite"):
         call("evaluate", codec_file, codec_file, *options)
     with pytest.raises(CodecError):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.measuring import AsJson, Device, Resize, open_recognizer
+from taskpress.cli.measuring import AsJson, Device, Resize, checked_device, open_recognizer
 
 
 def allocation(
@@ -52,6 +52,7 @@ def allocation(
     if output.suffix.lower() != ".png":
         raise ConfigError(f"{output}: the figure is a PNG; give a name that ends in .png")
     *names, picture = sources
+    device = checked_device(device)
     codecs = [Codec.load(name).to(device).eval() for name in names]
     image = read_image(picture)
     if resize is not None:
@@ -69,12 +70,13 @@ def allocation(
         share_in_boxes(panel.allocation.cells, found.boxes, size, panel.stride) if len(found) else None
         for panel in panels
     ]
+    covered = area_in_boxes(found.boxes, size) / (size[0] * size[1])
     summary = {
         "image": Path(picture).name,
         "size": size,
         "recognizer": recognizer,
         "boxes": found.boxes.tolist(),
-        "area_in_boxes": area_in_boxes(found.boxes, size) / (size[0] * size[1]),
+        "area_in_boxes": covered,
         "codecs": [
             {"codec": panel.title, "bpp": panel.allocation.bpp, "share_in_boxes": share}
             for panel, share in zip(panels, shares, strict=True)
@@ -88,6 +90,8 @@ def allocation(
         typer.echo(json.dumps(summary, indent=1))
         return
     for panel, share in zip(panels, shares, strict=True):
-        inside = "" if share is None else f", {100 * share:.1f} % of bits inside {len(found)} boxes"
+        inside = "" if share is None else f", {100 * share:.1f} % of bits inside the boxes"
         typer.echo(f"{panel.title}: {panel.allocation.bpp:.3f} bpp{inside}")
+    if len(found):
+        typer.echo(f"boxes: {len(found)}, {100 * covered:.1f} % of the picture")
     typer.echo(output)

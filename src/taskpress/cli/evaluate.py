@@ -18,6 +18,7 @@ from taskpress.cli.measuring import (
     Output,
     RecognizerSpec,
     Resize,
+    checked_device,
     measure,
     open_dataset,
     open_recognizer,
@@ -50,6 +51,7 @@ def evaluate(
     from taskpress.coding.codec import Codec
     from taskpress.evaluation.rate_accuracy import CodecCoder
 
+    device = checked_device(device)
     coders = []
     for source in codecs:
         codec = Codec.load(source)

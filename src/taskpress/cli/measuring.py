@@ -64,12 +64,25 @@ def open_dataset(images: str, annotations: Path | None, limit: int | None) -> Da
     return ImageFolder(images)
 
 
+def checked_device(device: str) -> str:
+    """The name of a device that works here; ConfigError otherwise."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(f"--device {device}: {reason}; --device cpu works everywhere") from None
+    return device
+
+
 def open_recognizer(spec: str, device: str) -> Recognizer:
     """The recognizer that --recognizer names, on --device."""
     from torch import nn
 
     from taskpress.recognition.named import load_recognizer
 
+    device = checked_device(device)
     recognizer = load_recognizer(spec)
     if isinstance(recognizer, nn.Module):
         recognizer.to(device)

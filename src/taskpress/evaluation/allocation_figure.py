@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from taskpress.evaluation.allocation import Allocation, bits_per_pixel, share_in_boxes
+from taskpress.evaluation.allocation import Allocation, area_in_boxes, bits_per_pixel, share_in_boxes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,7 +46,11 @@ def allocation_figure(image: NDArray[np.uint8], boxes: Tensor, panels: Sequence[
     axes = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
     axes[0].imshow(image)
     axes[0].set_title("input", fontsize=10)
-    axes[0].set_xlabel(f"{len(boxes)} object{'s' * (len(boxes) != 1)}", fontsize=9)
+    if len(boxes):
+        area = area_in_boxes(boxes, (height, width)) / (height * width)
+        axes[0].set_xlabel(
+            f"{len(boxes)} box{'es' * (len(boxes) > 1)}, {100 * area:.0f} % of the area", fontsize=9
+        )
     drawn = None
     for ax, panel, bits in zip(axes[1:], panels, maps, strict=True):
         drawn = ax.imshow(bits, cmap="inferno", vmin=0, vmax=top, interpolation="nearest")

@@ -42,7 +42,7 @@ class Anchor:
     def encode(self, image: NDArray[np.uint8]) -> bytes:
         """uint8 RGB [H, W, 3] to the bytes of a complete file."""
         buffer = io.BytesIO()
-        Image.fromarray(image, "RGB").save(buffer, quality=self.quality, **SETTINGS[self.kind])
+        Image.fromarray(image).save(buffer, quality=self.quality, **SETTINGS[self.kind])
         return buffer.getvalue()
 
     def decode(self, data: bytes) -> NDArray[np.uint8]:

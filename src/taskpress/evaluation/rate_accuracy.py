@@ -228,11 +228,9 @@ def _resized(image: Pixels, resize: int | None) -> Pixels:
 
 
 def _tensor(image: Pixels, recognizer: Recognizer) -> torch.Tensor:
-    device = "cpu"
-    if isinstance(recognizer, nn.Module):
-        parameter = next(recognizer.parameters(), None)
-        device = parameter.device.type if parameter is not None else device
-    return to_tensor(image).to(device)
+    parameters = recognizer.parameters() if isinstance(recognizer, nn.Module) else iter(())
+    parameter = next(parameters, None)
+    return to_tensor(image).to("cpu" if parameter is None else parameter.device)
 
 
 def _encoder_size(coder: Coder) -> EncoderSize | None:
