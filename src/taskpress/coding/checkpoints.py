@@ -28,9 +28,9 @@ DERIVED = re.compile(
     r"(_quantized_cdf|_offset|_cdf_length|\.scale_table|\.scale_bound|\.target|\.bound|\.pedestal"
     r"|context_prediction\.mask)$"
 )
-# CompressAI's first releases numbered the bottleneck's parameters in their names.
-OLD_BOTTLENECK = re.compile(r"entropy_bottleneck\._(matrix|bias|factor)(\d)$")
-PLURAL = {"matrix": "matrices", "bias": "biases", "factor": "factors"}
+# CompressAI's first releases named these differently, and its published weights still do.
+OLD_BOTTLENECK = re.compile(r"entropy_bottleneck\._(matri|bias|factor)(?:x|ces|es|s)?\.?(\d)$")
+NEW_BOTTLENECK = {"matri": "matrices", "bias": "biases", "factor": "factors"}
 
 
 class Checkpoint(NamedTuple):
@@ -175,9 +175,8 @@ def read_torch(path: Path) -> Checkpoint:
     for key, tensor in content.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise CodecError(f"{path}: holds no state dict (entry {key!r} is no tensor)")
-        key = OLD_BOTTLENECK.sub(
-            lambda match: f"entropy_bottleneck.{PLURAL[match[1]]}.{match[2]}", key.removeprefix("module.")
-        )
+        key = key.removeprefix("module.").replace(".downsample.", ".skip.")
+        key = OLD_BOTTLENECK.sub(lambda old: f"entropy_bottleneck.{NEW_BOTTLENECK[old[1]]}.{old[2]}", key)
         if not DERIVED.search(key):
             state[key] = tensor.to(torch.float32)
     architecture, channels, latent_channels = infer_architecture(state, path)
