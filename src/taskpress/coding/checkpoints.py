@@ -92,9 +92,19 @@ def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:
         "card": json.dumps(checkpoint.card, ensure_ascii=False, sort_keys=True),
     }
     try:
-        atomic_write(Path(path), save(tensors, metadata))
+        atomic_write(Path(path), _sorted_header(save(tensors, metadata)))
     except OSError as error:
         raise CodecError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _sorted_header(data: bytes) -> bytes:
+    """The same safetensors file with its metadata in order; the library's order changes with every run."""
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[8 + length :]
 
 
 def shipped_names() -> list[str]:

@@ -1,0 +1,202 @@
+"""Round trips through bytes: what decodes is what was estimated, in any size, mode and thread count."""
+
+import copy
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from taskpress.coding import bitstream
+from taskpress.coding.codec import Codec
+from taskpress.coding.errors import CodecError, ImageError
+from taskpress.coding.images import to_tensor
+
+
+def test_round_trip_of_every_architecture(codec: Codec, picture) -> None:
+    array = picture(70, 130)
+    data = codec.encode(array)
+    estimate = codec.estimate(to_tensor(array)[None])
+    decoded = codec.decode(data, "tensor")
+    assert decoded.shape == (3, 70, 130)
+    assert torch.equal(decoded, estimate.x_hat[0].detach().clamp(0, 1))
+    assert estimate.latent.abs().max() > 2, "a latent of zeros would prove little"
+    assert np.array_equal(codec.decode(data, "numpy"), np.asarray(codec.decode(data)))
+
+
+def test_any_size_comes_back(lively) -> None:
+    codec = lively("cheng2020-anchor")
+
+    @settings(max_examples=20, deadline=None)
+    @given(height=st.integers(1, 140), width=st.integers(1, 140), seed=st.integers(0, 2**31))
+    def check(height: int, width: int, seed: int) -> None:
+        array = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+        data = codec.encode(array)
+        header = bitstream.read_header(data)
+        assert (header.width, header.height, header.size) == (width, height, len(data))
+        expected = codec.estimate(to_tensor(array)[None]).x_hat[0].detach().clamp(0, 1)
+        assert torch.equal(codec.decode(data, "tensor"), expected)
+
+    check()
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 200), (64, 64), (65, 1)])
+def test_edges_of_size(codec: Codec, picture, size: tuple[int, int]) -> None:
+    assert codec.decode(codec.encode(picture(*size)), "numpy").shape == (*size, 3)
+
+
+def test_real_size_is_the_estimated_rate(codec: Codec, picture) -> None:
+    for seed, (height, width) in enumerate([(256, 256), (300, 410)]):
+        array = picture(height, width, seed)
+        estimated = codec.estimate(to_tensor(array)[None]).rate.item() * height * width / 8
+        real = len(codec.encode(array))
+        assert estimated > 300
+        assert abs(real - estimated) <= 0.01 * estimated + 64
+
+
+@pytest.mark.parametrize("architecture", ["cheng2020-attention", "mean-scale-hyperprior"])
+def test_real_size_of_an_untrained_codec(architecture: str, picture) -> None:
+    codec = Codec.create(architecture, 16).eval()
+    array = picture(256, 256)
+    estimated = codec.estimate(to_tensor(array)[None]).rate.item() * 65536 / 8
+    assert abs(len(codec.encode(array)) - estimated) <= 0.01 * estimated + 64
+
+
+@pytest.fixture
+def threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+def test_thread_counts_agree_and_are_given_back(lively, picture, threads: None) -> None:
+    codec = lively("cheng2020-attention")
+    array = picture(96, 160)
+    torch.set_num_threads(1)
+    data = codec.encode(array)
+    alone = codec.decode(data, "numpy")
+    torch.set_num_threads(3)
+    # A fresh copy freezes its probability model anew, on three threads.
+    other = copy.deepcopy(codec)
+    together = other.decode(data, "numpy")
+    assert torch.get_num_threads() == 3
+    # The latent agrees exactly; the synthesis runs in float32 on three threads and may differ by rounding.
+    assert np.abs(alone.astype(int) - together).max() <= 1
+
+
+def test_mode_does_not_matter_to_files(lively, picture) -> None:
+    codec = copy.deepcopy(lively("joint-autoregressive"))
+    array = picture(50, 50)
+    evaluated = codec.encode(array)
+    assert codec.train().encode(array) == evaluated
+    assert codec.training
+
+
+def test_inputs_of_every_kind_agree(lively, picture) -> None:
+    codec = lively("mean-scale-hyperprior")
+    array = picture(30, 44)
+    data = codec.encode(array)
+    assert codec.encode(Image.fromarray(array)) == data
+    assert codec.encode(to_tensor(array)) == data
+    assert codec.encode(to_tensor(array).double()) == codec.encode(to_tensor(array).double().float())
+    assert codec.encode(np.asfortranarray(array)) == data
+    grey = Image.fromarray(array[..., 0])
+    assert codec.encode(grey) == codec.encode(np.repeat(array[..., :1], 3, axis=2))
+    with pytest.warns(UserWarning, match="alpha is dropped"):
+        opaque = codec.encode(Image.fromarray(np.dstack([array, array[..., 0]]), "RGBA"))
+    assert opaque == data
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.zeros((4, 4, 3), np.float32), "uint8"),
+        (np.zeros((4, 4), np.uint8), r"\[4, 4\]"),
+        (np.zeros((4, 4, 4), np.uint8), r"\[4, 4, 4\]"),
+        (np.zeros((0, 4, 3), np.uint8), "no pixels"),
+        (torch.zeros(4, 4, 3), r"\[4, 4, 3\]"),
+        (torch.zeros(3, 4, 4, dtype=torch.uint8), "float"),
+        (torch.full((3, 4, 4), 1.5), r"\[0, 1\]"),
+        (torch.full((3, 4, 4), float("nan")), r"\[0, 1\]"),
+        (np.zeros((1, 70000, 3), np.uint8), "70000×1"),
+        ("picture.png", "str"),
+        (Image.new("CMYK", (4, 4)), "CMYK"),
+        (Image.new("I;16", (4, 4)), "16-bit"),
+    ],
+)
+def test_other_inputs_are_refused(lively, image: object, message: str) -> None:
+    with pytest.raises(ImageError, match=message):
+        lively("mean-scale-hyperprior").encode(image)
+
+
+def test_estimate_trains(codec: Codec) -> None:
+    codec = copy.deepcopy(codec).train()
+    batch = torch.rand(2, 3, 70, 100)
+    torch.manual_seed(4)
+    first = codec.estimate(batch)
+    torch.manual_seed(4)
+    second = codec.estimate(batch)
+    assert torch.equal(first.rate, second.rate), "noise comes from torch's generator"
+    (first.rate.mean() + (first.x_hat - batch).square().mean()).backward()
+    for name, parameter in codec.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+
+
+def test_estimate_has_its_shapes_and_sums(codec: Codec) -> None:
+    estimate = codec.estimate(torch.rand(2, 3, 70, 130))
+    channels = codec.latent_channels
+    assert estimate.x_hat.shape == (2, 3, 70, 130)
+    assert estimate.latent.shape == (2, channels, 8, 12)
+    assert estimate.rate_map.shape == (2, 8, 12)
+    torch.testing.assert_close(estimate.rate_map.sum((1, 2)) / (70 * 130), estimate.rate)
+    alone = codec.estimate(torch.rand(1, 3, 64, 64))
+    assert alone.x_hat.requires_grad, "evaluation mode lets gradients reach the synthesis"
+
+
+def test_training_changes_what_is_written(lively, picture) -> None:
+    """The frozen probability model and the fingerprint follow the weights."""
+    codec = copy.deepcopy(lively("cheng2020-anchor")).train()
+    array = picture(64, 64)
+    before = codec.fingerprint
+    optimizer = torch.optim.Adam(codec.parameters(), 1e-3)
+    codec.estimate(to_tensor(array)[None]).rate.sum().backward()
+    optimizer.step()
+    data = codec.encode(array)
+    assert codec.fingerprint != before
+    estimate = codec.eval().estimate(to_tensor(array)[None])
+    assert torch.equal(codec.decode(data, "tensor"), estimate.x_hat[0].detach().clamp(0, 1))
+
+
+def test_create_is_seeded_and_leaves_the_generator_alone() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(1)
+    torch.manual_seed(1)
+    first = Codec.create("cheng2020-anchor", 8, seed=5)
+    assert torch.rand(1) == expected
+    assert first.fingerprint == Codec.create("cheng2020-anchor", 8, seed=5).fingerprint
+    assert first.fingerprint != Codec.create("cheng2020-anchor", 8, seed=6).fingerprint
+
+
+def test_create_refuses_what_does_not_exist() -> None:
+    with pytest.raises(CodecError, match="cheng2020-attention"):
+        Codec.create("cheng2020-atention", 8)
+    with pytest.raises(CodecError, match="latent channels"):
+        Codec.create("cheng2020-anchor", 8, 12)
+
+
+def test_encoder_cost_counts_multiply_adds() -> None:
+    """Against the sum written out by hand for the mean-scale hyperprior."""
+    N, M = 8, 12
+    codec = Codec.create("mean-scale-hyperprior", N, M)
+    parameters, macs = codec.encoder_cost()
+    expected = (3 * 25 * N + N * N) / 4 + (N * 25 * N + N * N) / 16 + (N * 25 * N + N * N) / 64
+    expected += N * 25 * M / 256 + M * 9 * N / 256 + N * 25 * N / 1024 + N * 25 * N / 4096
+    # A transposed convolution multiplies once for each input position and tap.
+    expected += N * 25 * M / 4096 + M * 25 * (M * 3 // 2) / 1024 + (M * 3 // 2) * 9 * 2 * M / 256
+    assert macs == pytest.approx(expected, rel=1e-6)
+    model = codec.model
+    counted = (model.g_a, model.h_a, model.h_s, model.entropy_bottleneck)
+    assert parameters == sum(p.numel() for part in counted for p in part.parameters())

@@ -1,0 +1,142 @@
+"""Pictures of every kind: those that are read as they look, and those that are refused by name."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from taskpress.coding.errors import ImageError
+from taskpress.coding.images import read_image, resize_long_side, to_array, to_tensor, write_image
+
+
+def test_rgb_comes_back(tmp_path: Path, picture) -> None:
+    array = picture(20, 30)
+    write_image(tmp_path / "a.png", array)
+    assert np.array_equal(read_image(tmp_path / "a.png"), array)
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P"])
+def test_grey_and_palette_are_converted(tmp_path: Path, picture, mode: str) -> None:
+    image = Image.fromarray(picture(20, 30)).convert(mode)
+    image.save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_alpha_is_dropped_with_a_warning(tmp_path: Path, picture, mode: str) -> None:
+    image = Image.fromarray(picture(20, 30)).convert(mode)
+    image.putalpha(Image.linear_gradient("L").resize((30, 20)))
+    image.save(tmp_path / "a.png")
+    with pytest.warns(UserWarning, match=r"a\.png: alpha is dropped"):
+        found = read_image(tmp_path / "a.png")
+    bands = image.split()[:-1]
+    assert np.array_equal(found, np.dstack([np.asarray(bands[i % len(bands)]) for i in range(3)]))
+
+
+def test_transparent_palette_warns(tmp_path: Path, picture) -> None:
+    image = Image.fromarray(picture(20, 30)).convert("P")
+    image.save(tmp_path / "a.png", transparency=0)
+    with pytest.warns(UserWarning, match="alpha"):
+        assert np.array_equal(read_image(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path: Path, picture, orientation: int) -> None:
+    array = picture(16, 24)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(array).save(tmp_path / "a.png", exif=exif)
+    # The eight orientations of the EXIF standard, as numpy turns.
+    turned = {
+        1: array,
+        2: array[:, ::-1],
+        3: array[::-1, ::-1],
+        4: array[::-1],
+        5: array.transpose(1, 0, 2),
+        6: np.rot90(array, -1),
+        7: array[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(array),
+    }[orientation]
+    assert np.array_equal(read_image(tmp_path / "a.png"), turned)
+
+
+def png16(path: Path) -> None:
+    """A 2×2 PNG of 16-bit RGB, written by hand: Pillow reads such files as 8 bits without a word."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = (b"\0" + bytes(12)) * 2
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(rows))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_refused_pictures(tmp_path: Path, picture) -> None:
+    image = Image.fromarray(picture(64, 64))
+    image.save(tmp_path / "whole.jpg")
+    whole = (tmp_path / "whole.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    image.save(tmp_path / "whole.png")
+    png = (tmp_path / "whole.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(png[: len(png) // 2])
+    (tmp_path / "header.png").write_bytes(png[:20])
+    (tmp_path / "flipped.png").write_bytes(png[:60] + bytes([png[60] ^ 255]) + png[61:])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("hello")
+    Image.new("I;16", (4, 4)).save(tmp_path / "grey16.png")
+    png16(tmp_path / "rgb16.png")
+    Image.new("F", (4, 4)).save(tmp_path / "float.tiff")
+    image.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    image.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", (64, 64))])
+    image.save(tmp_path / "moving.webp", save_all=True, append_images=[Image.new("RGB", (64, 64))])
+    for name, message in (
+        ("absent.png", "cannot be read"),
+        (".", "cannot be read"),
+        ("empty.png", "empty"),
+        ("cut.jpg", "truncated"),
+        ("cut.png", "truncated"),
+        ("header.png", "truncated|not a picture"),
+        ("flipped.png", "damaged"),
+        ("text.png", "not a picture"),
+        ("grey16.png", "16-bit.*8 bits"),
+        ("rgb16.png", "16-bit.*8 bits"),
+        ("float.tiff", "16-bit"),
+        ("cmyk.jpg", "CMYK.*RGB"),
+        ("moving.gif", "animated.*2 frames"),
+        ("moving.webp", "animated.*2 frames"),
+    ):
+        with pytest.raises(ImageError, match=message) as caught:
+            read_image(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_tensor_and_array_are_inverse() -> None:
+    array = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    tensor = to_tensor(array)
+    assert tensor.dtype == torch.float32 and tensor.shape == (3, 16, 16)
+    assert tensor.min() == 0 and tensor.max() == 1
+    assert np.array_equal(to_array(tensor), array)
+    assert to_array(torch.tensor([-3.0, 0.5, 7.0]).reshape(3, 1, 1)).ravel().tolist() == [0, 128, 255]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((20, 30), (277, 416)), ((30, 20), (416, 277)), ((1, 999), (1, 416))]
+)
+def test_long_side_is_exact(picture, size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert resize_long_side(picture(*size), 416).shape == (*expected, 3)
+
+
+def test_writing_an_unknown_suffix(tmp_path: Path, picture) -> None:
+    with pytest.raises(ImageError, match=r"\.xyz"):
+        write_image(tmp_path / "a.xyz", picture(4, 4))
+    assert not list(tmp_path.iterdir())
