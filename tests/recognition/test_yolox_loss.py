@@ -149,3 +149,16 @@ def test_gradient_through_the_sigmoid_is_probability_minus_target(logit: float) 
     assert logits.grad is not None
     expected = (logits.detach().double().sigmoid()[0] - wanted) / wanted.sum()
     torch.testing.assert_close(logits.grad[0].double(), expected, atol=0.02, rtol=0.02)
+
+
+def test_boxes_beyond_all_bounds_give_no_infinities() -> None:
+    level = torch.full((1, 7, 4, 4), 0.5)
+    level[:, 2:4] = 500.0
+    level.requires_grad_()
+    target = Detections(torch.tensor([[4.0, 4, 20, 20]]), torch.tensor([1]), torch.ones(1))
+    terms = yolox_loss(decode([level], [8]), [target])
+    total = torch.stack(list(terms.values())).sum()
+    total.backward()
+    assert total.isfinite()
+    assert level.grad is not None
+    assert level.grad.isfinite().all()

@@ -21,6 +21,8 @@ TOP_OVERLAPS = 10
 IOU_COST = 3.0
 BOX_WEIGHT = 5.0
 OUTSIDE_COST = 1e6
+LARGEST_LOG_SIZE = 10.0
+"""A box side is at most e¹⁰ cells: pictures unlike any photograph must not turn the loss into infinities."""
 
 
 class Cells(NamedTuple):
@@ -64,7 +66,7 @@ def decode(maps: Sequence[Tensor], strides: Sequence[int]) -> Cells:
         corner = torch.stack([xs, ys], dim=-1).reshape(-1, 2)
         rows = level.flatten(2).transpose(1, 2)
         middle = (rows[..., 0:2] + corner) * stride
-        half = rows[..., 2:4].exp() * (stride / 2)
+        half = rows[..., 2:4].clamp(max=LARGEST_LOG_SIZE).exp() * (stride / 2)
         boxes.append(torch.cat([middle - half, middle + half], dim=-1))
         objectness.append(rows[..., 4])
         classes.append(rows[..., 5:])
