@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.context import ContextModel, quantized_parameters, wavefront
+from taskpress.coding.context import ContextModel, on_grid, wavefront
 
 
 def position_by_position(codec: Codec, params: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
@@ -22,7 +22,7 @@ def position_by_position(codec: Codec, params: torch.Tensor, y: torch.Tensor) ->
             crop = y_hat[None, :, row : row + 5, column : column + 5]
             context = F.conv2d(crop, weight, model.context_prediction.bias)
             joined = torch.cat((params[None, :, row : row + 1, column : column + 1], context), 1)
-            means, _ = quantized_parameters(model.entropy_parameters(joined)[:, :, 0, 0])
+            means, _ = on_grid(model.entropy_parameters(joined)[:, :, 0, 0])
             y_hat[:, row + 2, column + 2] = torch.round(y[:, row, column] - means[0]) + means[0]
     return y_hat[:, 2:-2, 2:-2]
 
@@ -38,7 +38,7 @@ def test_wavefront_is_the_raster_scan(lively, architecture: str, size: tuple[int
     params = torch.randn(2 * channels, *size, generator=generator).double()
     flat = y.flatten(1).t()[wavefront(*size).order]
 
-    def visit(first: int, last: int, means: torch.Tensor, levels: torch.Tensor) -> torch.Tensor:
+    def visit(first: int, last: int, means: torch.Tensor, scales: torch.Tensor) -> torch.Tensor:
         return torch.round(flat[first:last] - means) + means
 
     found = ContextModel(codec.model).scan(params, visit)

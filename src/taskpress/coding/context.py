@@ -36,9 +36,11 @@ TAPS = [(row, column) for row in range(-2, 1) for column in range(-2, 3) if (row
 _LOG_LOW = math.log(SCALE_BOUND)
 _LOG_STEP = (math.log(SCALE_MAX) - _LOG_LOW) / (SCALE_LEVELS - 1)
 SCALE_TABLE = torch.exp(_LOG_LOW + _LOG_STEP * torch.arange(SCALE_LEVELS, dtype=torch.float64))
+# Half way (in the logarithm) between neighbours: where the nearest level changes.
+_SCALE_EDGES = torch.exp(_LOG_LOW + _LOG_STEP * (torch.arange(SCALE_LEVELS - 1, dtype=torch.float64) + 0.5))
 
-# Gets (first, last) of the positions in wavefront order and their means and levels [last - first, M]; gives
-# their decoded values, same shape.
+# Gets (first, last) of the positions in coding order, their means (on the grid) and scales (not yet on
+# levels), each [last - first, M]; gives their decoded values, same shape.
 Visit = Callable[[int, int, Tensor, Tensor], Tensor]
 
 
@@ -106,7 +108,7 @@ class ContextModel:
         _, height, width = params.shape
         flat = params.reshape(2 * channels, -1).t()
         if not self.layers:
-            decoded = visit(0, height * width, *quantized_parameters(flat))
+            decoded = visit(0, height * width, *on_grid(flat))
             return decoded.t().reshape(channels, height, width)
 
         schedule = wavefront(height, width)
@@ -120,18 +122,21 @@ class ContextModel:
             hidden = torch.addmm(base[first:last], context, self.from_context)
             hidden = torch.addmm(second_bias, F.leaky_relu_(hidden, SLOPE), second)
             hidden = torch.addmm(third_bias, F.leaky_relu_(hidden, SLOPE), third)
-            decoded = visit(first, last, *quantized_parameters(hidden))
+            decoded = visit(first, last, *on_grid(hidden))
             values.index_copy_(0, schedule.own[first:last], decoded)
         inside = values.view(height + 2, width + 4, channels)[2:, 2:-2]
         return inside.permute(2, 0, 1)
 
 
-def quantized_parameters(gaussian: Tensor) -> tuple[Tensor, Tensor]:
-    """[n, 2M] scales and means → (means on the grid, scale levels 0…127 as int64), each [n, M]."""
+def on_grid(gaussian: Tensor) -> tuple[Tensor, Tensor]:
+    """[n, 2M] scales and means → (means rounded to the grid, scales as they are), each [n, M]."""
     scales, means = gaussian.chunk(2, 1)
-    means = (means * MEAN_GRID).round_().div_(MEAN_GRID).clamp_(-MEAN_LIMIT, MEAN_LIMIT)
-    levels = scales.clamp(SCALE_BOUND, SCALE_MAX).log_().sub_(_LOG_LOW).div_(_LOG_STEP).round_()
-    return means, levels.to(torch.int64)
+    return (means * MEAN_GRID).round_().mul_(1 / MEAN_GRID).clamp_(-MEAN_LIMIT, MEAN_LIMIT), scales
+
+
+def scale_levels(scales: Tensor) -> Tensor:
+    """int64 indices into SCALE_TABLE of the levels nearest to `scales` (float64), same shape."""
+    return torch.bucketize(scales.contiguous(), _SCALE_EDGES)
 
 
 def _frozen(tensor: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taskpress.coding.context import SCALE_TABLE, ContextModel, wavefront
+from taskpress.coding.context import SCALE_TABLE, ContextModel, scale_levels, wavefront
 from taskpress.coding.entropy_models import EntropyBottleneck
 from taskpress.coding.errors import BitstreamError
 from taskpress.coding.models import HyperpriorModel
@@ -68,19 +68,19 @@ class EntropyCoder:
             if self.context.layers:
                 flat = flat[wavefront(height, width).order]
             coded: list[Tensor] = []
-            levels: list[Tensor] = []
+            spreads: list[Tensor] = []
 
-            def visit(first: int, last: int, means: Tensor, scale_levels: Tensor) -> Tensor:
+            def visit(first: int, last: int, means: Tensor, scales: Tensor) -> Tensor:
                 step = (flat[first:last] - means).round_().clamp_(-Y_LIMIT, Y_LIMIT)
                 coded.append(step)
-                levels.append(scale_levels)
+                spreads.append(scales)
                 return step + means
 
             y_hat = self.context.scan(self.h_s(z_hat[None])[0], visit)
             return Latents(
                 z_symbols.to(torch.int32).numpy(),
                 torch.cat(coded).to(torch.int32).flatten().numpy(),
-                torch.cat(levels).flatten().numpy(),
+                scale_levels(torch.cat(spreads)).flatten().numpy(),
                 z_hat.to(torch.float32),
                 y_hat.to(torch.float32),
             )
@@ -114,8 +114,9 @@ class EntropyCoder:
             [coder.decode(_categorical(counts), rows * columns) for counts in self.z_counts]
         ).reshape(-1, rows, columns)
 
-        def visit(first: int, last: int, means: Tensor, scale_levels: Tensor) -> Tensor:
-            symbols = coder.decode(GAUSSIAN, STDS[scale_levels.numpy().ravel()])
+        def visit(first: int, last: int, means: Tensor, scales: Tensor) -> Tensor:
+            stds = SCALE_TABLE[scale_levels(scales)].flatten()
+            symbols = coder.decode(GAUSSIAN, stds.numpy())
             return torch.from_numpy(symbols).view(means.shape) + means
 
         with torch.inference_mode(), single_thread():
