@@ -64,6 +64,15 @@ def test_exif_orientation_is_applied(tmp_path: Path, picture, orientation: int) 
     assert np.array_equal(read_image(tmp_path / "a.png"), turned)
 
 
+def test_a_phone_picture_with_a_second_one_behind_is_its_first(tmp_path: Path, picture) -> None:
+    first, second = Image.fromarray(picture(32, 48)), Image.fromarray(picture(16, 24, 1))
+    first.save(tmp_path / "a.jpg", format="MPO", save_all=True, append_images=[second])
+    first.save(tmp_path / "b.jpg")
+    with Image.open(tmp_path / "a.jpg") as image:
+        assert image.n_frames == 2
+    assert np.array_equal(read_image(tmp_path / "a.jpg"), read_image(tmp_path / "b.jpg"))
+
+
 def png16(path: Path) -> None:
     """A 2×2 PNG of 16-bit RGB, written by hand: Pillow reads such files as 8 bits without a word."""
 

@@ -35,13 +35,10 @@ def read_image(path: str | Path) -> np.ndarray:
     if data.startswith(PNG_SIGNATURE) and len(data) > 24 and data[24] == 16:
         raise ImageError(f"{path}: 16-bit pictures are not coded; convert it to 8 bits first")
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data))
-            return from_pil(image, str(path))
+        return from_pil(Image.open(io.BytesIO(data)), str(path))
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: is not a picture that Pillow knows") from error
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: has too many pixels; split it first") from error
     except (OSError, SyntaxError, ValueError, struct.error, IndexError) as error:
         raise ImageError(f"{path}: is damaged or truncated ({error})") from error
@@ -49,8 +46,10 @@ def read_image(path: str | Path) -> np.ndarray:
 
 def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
     """uint8 [H, W, 3] of a Pillow picture, by the rules of `read_image`; `name` begins error messages."""
-    if getattr(image, "n_frames", 1) > 1:
-        raise ImageError(f"{name}: is animated ({image.n_frames} frames); extract one frame first")  # type: ignore[attr-defined]
+    frames = getattr(image, "n_frames", 1)
+    # Cameras and phones write JPEGs with a second picture (preview, gain map) behind the first: MPO.
+    if frames > 1 and image.format != "MPO":
+        raise ImageError(f"{name}: is animated ({frames} frames); extract one frame first")
     if image.mode in SIXTEEN_BIT_MODES:
         raise ImageError(f"{name}: 16-bit pictures are not coded; convert it to 8 bits first")
     if image.mode not in CONVERTED_MODES:
