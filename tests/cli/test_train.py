@@ -1,0 +1,57 @@
+"""`taskpress train`: bad settings are one line, and a training leaves what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from taskpress.coding.codec import Codec
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["scenez"], "scenes"),
+        (["quick", "objectiv.alpha=1"], "objective"),
+        (["quick", "recognizer=onyx:x.onnx"], "onnx"),
+        (["quick", "recognizer=onnx:missing.onnx"], "missing.onnx"),
+        (["quick", "codec.init=missing.safetensors", "start=null"], "missing.safetensors"),
+        (["quick", "data.sources=[nowhere]"], "nowhere"),
+        (["quick", "objective.auxiliary=detecton"], "detection"),
+        (["quick", "--only", "aux-q7"], "aux-q1"),
+    ],
+)
+def test_a_wrong_setting_is_one_line_and_leaves_no_codec(
+    taskpress: Callable, tmp_path: Path, arguments: list[str], word: str
+) -> None:
+    only = [] if "--only" in arguments or "start=null" in arguments else ["--only", "start"]
+    if "objective.auxiliary=detecton" in arguments:
+        arguments = [*arguments, "start=null"]
+        only = ["--only", "aux-q1"]
+    outcome = taskpress("train", *arguments, *only, "-o", tmp_path / "run", "--limit-steps", 1)
+    assert outcome.code in (1, 2)
+    lines = [line for line in outcome.err.splitlines() if line.startswith("taskpress: ")]
+    assert len(lines) == 1 and word in lines[0], outcome.err
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_training_leaves_codecs_settings_and_logs(taskpress: Callable, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    outcome = taskpress(
+        "train", "quick", "codec.channels=8", "data.patch=64", "trainer.log_every=1", "-o", run, "--limit-steps", 2
+    )
+    assert outcome.code == 0, outcome.err
+    names = ["quick-start", "quick-task-q1", "quick-aux-q1"]
+    assert [Path(line).stem for line in outcome.out.split() if line.endswith(".safetensors")] == names
+    for name, arm in zip(names, ("start", "task", "task+aux"), strict=True):
+        card = Codec.load(run / "codecs" / f"{name}.safetensors").card
+        assert (card["arm"], card["steps"]) == (arm, 2)
+        folder = run / name.removeprefix("quick-")
+        assert yaml.safe_load((folder / "config.yaml").read_text()) == card["config"]
+        header, *rows = (folder / "logs" / "metrics.csv").read_text().splitlines()
+        assert len(rows) == 2 and {"rate", "loss", "step"} <= set(header.split(","))
+        assert ("aux" in header.split(",")) == (arm == "task+aux")
+        assert list((folder / "logs").glob("events.out.tfevents.*"))
