@@ -50,6 +50,7 @@ def test_noise_behind_an_honest_start_and_checksum(data: bytes) -> None:
 def test_messages_say_what_is_wrong() -> None:
     data = bitstream.pack(FINGERPRINT, 30, 20, b"12345678")
     for damaged, message in (
+        (5, "bytes, not int"),
         (b"", "empty"),
         (b"\xff\xd8\xff\xe0JFIF", "no TaskPress bitstream"),
         (data[:3] + b"\x02" + data[4:], "version 2"),

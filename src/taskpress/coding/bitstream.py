@@ -63,6 +63,8 @@ def read_header(data: bytes) -> Header:
 
 def unpack(data: bytes) -> tuple[Header, bytes]:
     """(header, payload). All has been checked but the payload's meaning."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise BitstreamError(f"a bitstream is bytes, not {type(data).__name__}")
     data = bytes(data)
     if not data:
         raise BitstreamError("the bitstream is empty (0 bytes)")

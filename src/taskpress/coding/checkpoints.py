@@ -55,13 +55,19 @@ def build_model(architecture: str, channels: int, latent_channels: int, origin: 
     return ARCHITECTURES[architecture](channels, latent_channels)
 
 
-def load_weights(model: HyperpriorModel, state: Mapping[str, Tensor], origin: str) -> None:
-    """Copies `state` into `model`; CodecError names the first key that is missing, unknown, or misshapen."""
-    own = model.state_dict()
+def restore_model(checkpoint: Checkpoint, origin: str) -> HyperpriorModel:
+    """The model of a checkpoint; CodecError names the first weight that is missing, unknown or misshapen.
+
+    Names and shapes are compared before anything of the claimed size is allocated, and the global random
+    generator is left as it was.
+    """
+    architecture, channels, latent_channels, state, _ = checkpoint
+    with torch.device("meta"):
+        own = build_model(architecture, channels, latent_channels, origin).state_dict()
     for kind, keys in (("lacks", own.keys() - state.keys()), ("has unknown", state.keys() - own.keys())):
         if keys:
             raise CodecError(
-                f"{origin}: {kind} weight {min(keys)!r} (of {len(keys)}); it is no codec of this kind"
+                f"{origin}: {kind} weight {min(keys)!r} (of {len(keys)}); it is no {architecture}"
             )
     for key, tensor in own.items():
         if state[key].shape != tensor.shape:
@@ -69,7 +75,10 @@ def load_weights(model: HyperpriorModel, state: Mapping[str, Tensor], origin: st
             raise CodecError(f"{origin}: weight {key!r} has shape {shapes}")
         if not torch.isfinite(state[key]).all():
             raise CodecError(f"{origin}: weight {key!r} holds values that are not finite")
-    model.load_state_dict(dict(state))
+    with torch.random.fork_rng(devices=[]):
+        model = build_model(architecture, channels, latent_channels, origin)
+    model.load_state_dict(state)
+    return model
 
 
 def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:

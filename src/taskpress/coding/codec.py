@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from taskpress.coding import bitstream
-from taskpress.coding.checkpoints import Checkpoint, build_model, load_weights, read_checkpoint, write_codec
+from taskpress.coding.checkpoints import Checkpoint, build_model, read_checkpoint, restore_model, write_codec
 from taskpress.coding.entropy_coding import EntropyCoder
 from taskpress.coding.errors import BitstreamError, ImageError
 from taskpress.coding.images import from_pil, to_array, to_tensor
@@ -121,10 +121,7 @@ class Codec(nn.Module):
         architectures. CodecError in one line for everything else.
         """
         checkpoint = read_checkpoint(name)
-        model = build_model(
-            checkpoint.architecture, checkpoint.channels, checkpoint.latent_channels, str(name)
-        )
-        load_weights(model, checkpoint.state, str(name))
+        model = restore_model(checkpoint, str(name))
         codec = cls(checkpoint.architecture, model, checkpoint.card)
         codec.eval()
         return codec
