@@ -94,7 +94,7 @@ class HyperpriorModel(nn.Module):
         z_hat, z_likelihoods = self.entropy_bottleneck(self.h_a(y))
         params = self.h_s(z_hat)
         if self.training:
-            # One draw for all uses: synthesis, context and likelihood see the same ŷ, as they will when coding.
+            # One draw for all: synthesis, context and likelihood see the same ŷ, as they will when coding.
             y_hat = add_noise(y)
             scales, means = self.scales_and_means(params, y_hat)
             y_likelihoods = self.gaussian_conditional.likelihood(y_hat, scales, means)
