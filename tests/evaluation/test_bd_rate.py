@@ -85,13 +85,27 @@ def test_curves_that_do_not_overlap_are_refused_with_both_ranges() -> None:
     refused(bd_rate(curve("low"), touching, "ap"), "25.3 to 27.0")
 
 
-def test_single_points_falling_curves_and_zero_rates_are_refused() -> None:
+def test_single_points_and_zero_rates_are_refused() -> None:
     refused(bd_rate(Curve("one", [(0.1, 20)]), curve("a")), "'one'", "two at least")
     refused(bd_rate(Curve("none", []), curve("a")), "0 point(s)")
-    refused(
-        bd_rate(curve("a"), Curve("f", [(0.1, 10), (0.2, 9), (0.3, 12)])),
-        "'f'",
-        "0.100 bpp (10.00)",
-        "0.200 bpp",
-    )
     refused(bd_rate(curve("a"), Curve("z", [(0.0, 10), (0.2, 19)])), "'z'", "logarithm")
+
+
+def test_points_that_another_beats_are_left_out_and_named() -> None:
+    straight = Curve("a", [(0.1, 10), (0.4, 30)])
+    bumpy = Curve("b", [(0.1, 10), (0.2, 9), (0.2, 8), (0.4, 30), (0.5, 30)])
+    outcome = bd_rate(straight, bumpy, "ap")
+    assert outcome.value == pytest.approx(0, abs=1e-9)
+    assert outcome.note is not None
+    for word in ("'b'", "0.200 bpp (9.0)", "0.200 bpp (8.0)", "0.500 bpp (30.0)"):
+        assert word in outcome.note
+    refused(bd_rate(straight, Curve("falling", [(0.1, 10), (0.2, 9)])), "'falling'", "two at least")
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.01, 2), st.floats(0, 100)), min_size=1, max_size=12))
+def test_efficient_points_are_exactly_those_no_other_beats(points: list[tuple[float, float]]) -> None:
+    kept = set(Curve("c", points).efficient().points)
+    assert kept == {
+        p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)
+    }

@@ -69,10 +69,11 @@ def print_comparison(comparison: Comparison) -> None:
             end_section=True,
         )
     console.print(table)
-    for reason in dict.fromkeys(
-        o.reason for by in comparison.bd_rates.values() for o in by.values() if o.reason
-    ):
+    outcomes = [outcome for by_metric in comparison.bd_rates.values() for outcome in by_metric.values()]
+    for reason in dict.fromkeys(o.reason for o in outcomes if o.reason):
         console.print(f"no BD-rate: {reason}", style="yellow", highlight=False)
+    for note in dict.fromkeys(o.note for o in outcomes if o.note):
+        console.print(f"BD-rate of {note}", style="dim", highlight=False)
 
 
 def _cell(outcome: BdRate) -> str:

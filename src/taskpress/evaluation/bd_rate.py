@@ -33,6 +33,14 @@ class Curve:
         """Lowest and highest accuracy that was measured."""
         return min(self.accuracies), max(self.accuracies)
 
+    def efficient(self) -> Curve:
+        """Without the points that another beats or equals in accuracy at no more bits: strictly rising."""
+        kept: list[tuple[float, float]] = []
+        for rate, accuracy in sorted(self.points, key=lambda point: (point[0], -point[1])):
+            if not kept or accuracy > kept[-1][1]:
+                kept.append((rate, accuracy))
+        return Curve(self.name, kept)
+
 
 @dataclass(frozen=True)
 class BdRate:
@@ -42,12 +50,14 @@ class BdRate:
     overlap: accuracies between which both curves were measured and over which the value averages
     share: length of the overlap over length of both ranges together, 0 ... 1. Little overlap, little meaning.
     reason: why there is no value, one sentence
+    note: which points were left out, because another of their curve beats them
     """
 
     value: float | None
     overlap: tuple[float, float] | None = None
     share: float | None = None
     reason: str | None = None
+    note: str | None = None
 
 
 def bd_rate(anchor: Curve, test: Curve, metric: str = "accuracy", method: Method = "akima") -> BdRate:
@@ -55,16 +65,18 @@ def bd_rate(anchor: Curve, test: Curve, metric: str = "accuracy", method: Method
 
     log10(rate) is interpolated over accuracy (Akima from three points up, a straight line between two;
     "pchip" never overshoots and is there to check the choice) and averaged over the overlap. Nothing is
-    extrapolated: curves that do not overlap, single points and curves whose accuracy does not strictly
-    rise with rate give no value but a reason. The overlap is returned instead of held against the
-    package's 75 % threshold.
+    extrapolated: curves that do not overlap and single points give no value but a reason. Points that
+    another of their curve beats are left out: rate is a function of accuracy only along the others. The
+    overlap is returned instead of held against the package's 75 % threshold.
 
     metric: what the accuracies are called in the reason.
     """
+    note = "; ".join(filter(None, (_left_out(curve, metric) for curve in (anchor, test)))) or None
+    anchor, test = anchor.efficient(), test.efficient()
     for curve in (anchor, test):
         problem = _problem(curve, metric)
         if problem:
-            return BdRate(None, reason=problem)
+            return BdRate(None, reason=problem, note=note)
     (anchor_low, anchor_high), (test_low, test_high) = anchor.range, test.range
     low, high = max(anchor_low, test_low), min(anchor_high, test_high)
     if low >= high:
@@ -72,6 +84,7 @@ def bd_rate(anchor: Curve, test: Curve, metric: str = "accuracy", method: Method
             None,
             reason=f"{metric} of {anchor.name!r} spans {anchor_low:.1f} to {anchor_high:.1f}, "
             f"of {test.name!r} {test_low:.1f} to {test_high:.1f}: no overlap to compare over",
+            note=note,
         )
     import bjontegaard
 
@@ -85,7 +98,15 @@ def bd_rate(anchor: Curve, test: Curve, metric: str = "accuracy", method: Method
         min_overlap=0,
     )
     share = (high - low) / (max(anchor_high, test_high) - min(anchor_low, test_low))
-    return BdRate(float(value), (low, high), share)
+    return BdRate(float(value), (low, high), share, note=note)
+
+
+def _left_out(curve: Curve, metric: str) -> str | None:
+    kept = set(curve.efficient().points)
+    beaten = [f"{rate:.3f} bpp ({accuracy:.1f})" for rate, accuracy in curve.points if (rate, accuracy) not in kept]
+    if not beaten:
+        return None
+    return f"{curve.name!r} without {', '.join(beaten)}: another point has more {metric} for fewer bits"
 
 
 def _problem(curve: Curve, metric: str) -> str | None:
@@ -93,10 +114,4 @@ def _problem(curve: Curve, metric: str) -> str | None:
         return f"{curve.name!r} has {len(curve.points)} point(s) with {metric}: a curve needs two at least"
     if curve.points[0][0] <= 0:
         return f"{curve.name!r} has a rate of {curve.points[0][0]:g} bpp: its logarithm does not exist"
-    for (rate, accuracy), (next_rate, next_accuracy) in zip(curve.points, curve.points[1:], strict=False):
-        if next_accuracy <= accuracy:
-            return (
-                f"{metric} of {curve.name!r} does not rise from {rate:.3f} bpp ({accuracy:.2f}) "
-                f"to {next_rate:.3f} bpp ({next_accuracy:.2f}): rate is no function of it there"
-            )
     return None

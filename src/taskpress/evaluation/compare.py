@@ -29,7 +29,7 @@ class Comparison:
     bd_rates: dict[str, dict[str, BdRate]]
 
     def as_json(self) -> dict[str, Any]:
-        """`comparison.json`: rows of {curve, bd_rate, overlap, overlap_share, reason}, each by metric."""
+        """`comparison.json`: rows of {curve, bd_rate, overlap, overlap_share, reason, note}, each by metric."""
         return {
             "schema": 1,
             "anchor": self.anchor,
@@ -40,6 +40,7 @@ class Comparison:
                     "overlap": {metric: outcome.overlap for metric, outcome in by_metric.items()},
                     "overlap_share": {metric: outcome.share for metric, outcome in by_metric.items()},
                     "reason": {metric: o.reason for metric, o in by_metric.items() if o.reason},
+                    "note": {metric: o.note for metric, o in by_metric.items() if o.note},
                 }
                 for name, by_metric in self.bd_rates.items()
             ],
