@@ -38,8 +38,8 @@ RESNETS = {
     "fasterrcnn-x101-fpn": "resnext101_32x8d",
 }
 """Further backbones; weights come from a file."""
-TORCHVISION_EPS_ZERO = ("258fb6c6", "fb6a3cc7", "907ea3f9")
-"""SHA-256 prefixes of torchvision's weight files that were trained with eps = 0 in frozen BatchNorm."""
+TORCHVISION_EPS_ZERO = "258fb6c6"
+"""SHA-256 prefix of the one weight file that torchvision runs with eps = 0 in frozen BatchNorm (r50, COCO_V1)."""
 CLASS_WEIGHT = "roi_heads.box_predictor.cls_score.weight"
 
 
