@@ -39,7 +39,7 @@ RESNETS = {
 }
 """Further backbones; weights come from a file."""
 TORCHVISION_EPS_ZERO = "258fb6c6"
-"""SHA-256 prefix of the one weight file that torchvision runs with eps = 0 in frozen BatchNorm (r50, COCO_V1)."""
+"""SHA-256 prefix of the weight file that torchvision runs with eps = 0 in frozen BatchNorm (r50, COCO_V1)."""
 CLASS_WEIGHT = "roi_heads.box_predictor.cls_score.weight"
 
 
