@@ -14,7 +14,9 @@ from taskpress.coding.codec import Codec
 
 
 def tree(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} if folder.exists() else set()
+    return (
+        {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()} if folder.exists() else set()
+    )
 
 
 def test_a_folder_goes_there_and_back(
@@ -35,7 +37,9 @@ def test_a_folder_goes_there_and_back(
         assert np.array_equal(np.asarray(picture), codec.decode(codec.encode(original), as_="numpy"))
 
 
-def test_resize_scales_the_long_side(taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path) -> None:
+def test_resize_scales_the_long_side(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
+) -> None:
     outcome = taskpress("encode", codec_file, pictures / "rgb.png", "-o", tmp_path, "--resize", 35, "--json")
     assert [(row["width"], row["height"]) for row in json.loads(outcome.out)] == [(25, 35)]
 
@@ -55,7 +59,10 @@ def bad_pictures(folder: Path) -> dict[str, Path]:
     rng = np.random.default_rng(1)
     good = folder / "whole.jpg"
     Image.fromarray(rng.integers(0, 255, (64, 64, 3)).astype(np.uint8)).save(good)
-    made = {name: folder / name for name in ("truncated.jpg", "empty.png", "deep.png", "cmyk.jpg", "moving.gif", "text.png")}
+    made = {
+        name: folder / name
+        for name in ("truncated.jpg", "empty.png", "deep.png", "cmyk.jpg", "moving.gif", "text.png")
+    }
     made["truncated.jpg"].write_bytes(good.read_bytes()[: good.stat().st_size // 2])
     made["empty.png"].write_bytes(b"")
     Image.fromarray(rng.integers(0, 65535, (8, 8)).astype(np.uint16)).save(made["deep.png"])
@@ -98,9 +105,7 @@ def test_two_pictures_never_become_one_file(
 
 
 @pytest.mark.parametrize("content", [b"", b"no codec", b"\x10\x00\x00\x00\x00\x00\x00\x00" + b"{" * 16])
-def test_a_file_that_is_no_codec(
-    taskpress: Callable, pictures: Path, tmp_path: Path, content: bytes
-) -> None:
+def test_a_file_that_is_no_codec(taskpress: Callable, pictures: Path, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "weights.safetensors"
     path.write_bytes(content)
     outcome = taskpress("encode", path, pictures, "-o", tmp_path / "out")

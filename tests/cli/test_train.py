@@ -41,7 +41,15 @@ def test_a_wrong_setting_is_one_line_and_leaves_no_codec(
 def test_a_training_leaves_codecs_settings_and_logs(taskpress: Callable, tmp_path: Path) -> None:
     run = tmp_path / "run"
     outcome = taskpress(
-        "train", "quick", "codec.channels=8", "data.patch=64", "trainer.log_every=1", "-o", run, "--limit-steps", 2
+        "train",
+        "quick",
+        "codec.channels=8",
+        "data.patch=64",
+        "trainer.log_every=1",
+        "-o",
+        run,
+        "--limit-steps",
+        2,
     )
     assert outcome.code == 0, outcome.err
     names = ["quick-start", "quick-task-q1", "quick-aux-q1"]

@@ -106,6 +106,4 @@ def test_points_that_another_beats_are_left_out_and_named() -> None:
 @given(st.lists(st.tuples(st.floats(0.01, 2), st.floats(0, 100)), min_size=1, max_size=12))
 def test_efficient_points_are_exactly_those_no_other_beats(points: list[tuple[float, float]]) -> None:
     kept = set(Curve("c", points).efficient().points)
-    assert kept == {
-        p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)
-    }
+    assert kept == {p for p in points if not any(q != p and q[0] <= p[0] and q[1] >= p[1] for q in points)}

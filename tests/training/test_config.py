@@ -38,7 +38,9 @@ def test_shipped_presets_hold_a_pair_of_arms_that_differ_in_alpha_alone(name: st
 def test_names_of_trainings_and_overrides(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(MINIMAL)
-    preset = load_preset(str(path), ["optimizer.steps=7", "codec.channels=24", "arms.mse={task: none, mse: 1.0}"])
+    preset = load_preset(
+        str(path), ["optimizer.steps=7", "codec.channels=24", "arms.mse={task: none, mse: 1.0}"]
+    )
     runs = preset.runs()
     assert [run.name for run in runs] == [
         f"mine-{arm}-q{q}" for arm in ("task", "aux", "mse") for q in (1, 2)

@@ -21,7 +21,9 @@ class RedFinder:
     def labels(self, image: np.ndarray) -> Detections:
         ys, xs = np.nonzero((image[..., 0] > 200) & (image[..., 1] < 60))
         box = [xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]
-        return Detections(torch.tensor([box], dtype=torch.float32), torch.zeros(1, dtype=torch.int64), torch.ones(1))
+        return Detections(
+            torch.tensor([box], dtype=torch.float32), torch.zeros(1, dtype=torch.int64), torch.ones(1)
+        )
 
 
 @pytest.fixture
@@ -86,12 +88,12 @@ def test_small_pictures_are_padded_and_large_ones_scaled(folder: Path) -> None:
     Image.new("RGB", (20, 30), (255, 0, 0)).save(folder / "5.png")
     for batch in take(stream(folder, long_side=100, patch=128), 6):
         assert batch.images.shape == (2, 3, 128, 128)
-        assert 0 <= batch.images.min() and batch.images.max() <= 1
+        assert batch.images.min() >= 0 and batch.images.max() <= 1
 
 
 @pytest.mark.parametrize("source", ["scenes:", "scenes:x", "scenes:0", {"images": "a"}])
 def test_a_wrong_source_is_named(source: str | dict[str, str]) -> None:
-    with pytest.raises(ConfigError, match="scenes|images"):
+    with pytest.raises(ConfigError, match=r"scenes|images"):
         open_sources([source])
 
 

@@ -51,7 +51,10 @@ def batch() -> Batch:
 @pytest.fixture
 def estimate() -> Estimate:
     return Estimate(
-        torch.full((2, 3, 64, 64), 0.25), torch.full((2, 1, 4, 4), 0.125), torch.tensor([0.3, 0.5]), torch.ones(2, 4, 4)
+        torch.full((2, 3, 64, 64), 0.25),
+        torch.full((2, 1, 4, 4), 0.125),
+        torch.tensor([0.3, 0.5]),
+        torch.ones(2, 4, 4),
     )
 
 

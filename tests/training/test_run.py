@@ -1,4 +1,4 @@
-"""Whole trainings, of a few steps: resumed like never killed, fair between arms, nothing left of the branch."""
+"""Whole trainings, of a few steps: resumable, fair between arms, no trace of the branch."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Killed(Exception):
+class PowerCutError(Exception):
     """Stands for the power cut."""
 
 
@@ -64,10 +64,10 @@ def test_a_killed_run_ends_like_one_never_killed(
 
     def dies(self: CodecTraining, batch: Any, batch_idx: int) -> torch.Tensor:
         if self.global_step == kill_at:
-            raise Killed
+            raise PowerCutError
         return step(self, batch, batch_idx)
 
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
         patch.setattr(CodecTraining, "training_step", dies)
         run.train_experiment(preset(), tmp_path, only=["aux-q1"])
     assert not (tmp_path / "codecs").exists()
@@ -83,7 +83,9 @@ def test_a_killed_run_ends_like_one_never_killed(
 def test_the_exported_codec_has_no_trace_of_the_branch(trained: Path) -> None:
     paths = {arm: trained / "codecs" / f"tiny-{arm}-q1.safetensors" for arm in ("task", "aux")}
     without, aux = (weights(path) for path in paths.values())
-    assert {k: (v.shape, v.dtype) for k, v in without.items()} == {k: (v.shape, v.dtype) for k, v in aux.items()}
+    assert {k: (v.shape, v.dtype) for k, v in without.items()} == {
+        k: (v.shape, v.dtype) for k, v in aux.items()
+    }
     assert any(not torch.equal(without[k], aux[k]) for k in without)
     cards = [json.dumps(Codec.load(path).card) for path in paths.values()]
     sizes = [path.stat().st_size - len(card) for path, card in zip(paths.values(), cards, strict=True)]
@@ -156,5 +158,7 @@ def test_arms_wait_for_their_start(tmp_path: Path) -> None:
 
 
 def test_epochs_are_passes_over_the_pictures() -> None:
-    config = preset(optimizer={"epochs": 50}, data={"sources": ["scenes:8"], "patch": 64, "batch": 3}).runs()[0]
+    config = preset(optimizer={"epochs": 50}, data={"sources": ["scenes:8"], "patch": 64, "batch": 3}).runs()[
+        0
+    ]
     assert run.training_steps(config, 8) == 134

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import typer
 
@@ -22,7 +22,7 @@ from taskpress.coding.errors import ConfigError, TaskPressError
 from taskpress.version import __version__
 
 app = typer.Typer(
-    help="Learned image compression for recognition: the fewest bits from which a detector still sees everything.",
+    help="Learned image compression for recognition: the fewest bits a detector can work from.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -72,7 +72,14 @@ def main() -> None:
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
 
 
-def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
     if not issubclass(category, (DeprecationWarning, FutureWarning)):
         typer.echo(f"taskpress: warning: {' '.join(str(message).split())}", err=True)
 

@@ -26,7 +26,9 @@ def targets(inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str) -> l
     for path, relative in inputs:
         target = output / relative.with_suffix(suffix)
         if target in taken:
-            raise ConfigError(f"{path} and {taken[target]} would both become {target}; use two output folders")
+            raise ConfigError(
+                f"{path} and {taken[target]} would both become {target}; use two output folders"
+            )
         taken[target] = path
     return [(path, target) for target, path in taken.items()]
 
@@ -67,6 +69,8 @@ def run_all(
         typer.echo(f"taskpress: {message if str(path) in message else f'{path}: {message}'}", err=True)
     if failures:
         if len(pairs) > 1:
-            typer.echo(f"taskpress: {len(failures)} of {len(pairs)} files failed, the others are done", err=True)
+            typer.echo(
+                f"taskpress: {len(failures)} of {len(pairs)} files failed, the others are done", err=True
+            )
         raise typer.Exit(1)
     return [rows[path] for path, _ in pairs]

@@ -16,7 +16,7 @@ from taskpress.coding.errors import BitstreamError, TaskPressError
 
 
 def find_bitstreams(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """(file, name relative to the output folder) of the files given and of every .tpc below the folders given."""
+    """(file, name relative to the output folder) of files given and of every .tpc below folders given."""
     found = []
     for path in paths:
         if path.is_dir():
@@ -58,7 +58,7 @@ class CodecFinder:
                 self._by_fingerprint[codec.fingerprint] = (name, codec)
             if fingerprint not in self._by_fingerprint:
                 raise BitstreamError(
-                    f"{path}: was coded with codec {fingerprint}, which is none of those known; name it with --codec"
+                    f"{path}: was coded with codec {fingerprint}, none of those known; name it with --codec"
                 )
             return self._by_fingerprint[fingerprint]
 

@@ -17,7 +17,9 @@ def encode(
     codec: Annotated[str, typer.Argument(help="A shipped codec's name or a codec file.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures; folders are walked.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the .tpc files.")],
-    resize: Annotated[int | None, typer.Option(min=16, help="Scale the long side to this many pixels first.")] = None,
+    resize: Annotated[
+        int | None, typer.Option(min=16, help="Scale the long side to this many pixels first.")
+    ] = None,
     jobs: Jobs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -58,4 +60,6 @@ def encode(
         typer.echo(json.dumps(rows, indent=1))
         return
     for row in rows:
-        typer.echo(f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp")
+        typer.echo(
+            f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp"
+        )

@@ -12,7 +12,9 @@ from taskpress.cli.measuring import AsJson
 
 
 def info(
-    file: Annotated[str, typer.Argument(help="A .tpc file, a codec file or a shipped codec's name; none: list those.")] = "",
+    file: Annotated[
+        str, typer.Argument(help="A .tpc file, a codec file or a shipped codec's name; none: list those.")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Say what a file is: a coded picture (size, codec, bits) or a codec (architecture, cost, training)."""

@@ -11,15 +11,22 @@ import typer
 
 
 def train(
-    preset: Annotated[str, typer.Argument(help="A shipped preset (quick, scenes, coco-yolox) or a YAML file.")],
+    preset: Annotated[
+        str, typer.Argument(help="A shipped preset (quick, scenes, coco-yolox) or a YAML file.")
+    ],
     settings: Annotated[
         list[str] | None, typer.Argument(help="Changes to it: key=value, e.g. optimizer.steps=500")
     ] = None,
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the experiment; resumed if it exists.")] = ...,  # type: ignore[assignment]
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the experiment; resumed if it exists.")
+    ] = ...,  # type: ignore[assignment]
     only: Annotated[
-        list[str] | None, typer.Option(help="Train only this: start, an arm (task+aux) or one of its rates (aux-q2).")
+        list[str] | None,
+        typer.Option(help="Train only this: start, an arm (task+aux) or one of its rates (aux-q2)."),
     ] = None,
-    limit_steps: Annotated[int | None, typer.Option(min=1, help="Stop each training after so many steps.")] = None,
+    limit_steps: Annotated[
+        int | None, typer.Option(min=1, help="Stop each training after so many steps.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
 ) -> None:
     """Train codecs: the shared start, then every arm at every rate from it.

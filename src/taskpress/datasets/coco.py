@@ -33,15 +33,15 @@ class CocoImages:
         self._by_image: dict[int, list[dict]] = {image["id"]: [] for image in self._truth["images"]}
         for annotation in self._truth["annotations"]:
             if annotation["image_id"] not in self._by_image:
-                raise DataError(
-                    f"{path}: an annotation belongs to image id {annotation['image_id']}, which the file does not list"
-                )
+                raise DataError(f"{path}: an annotation's image id {annotation['image_id']} is not listed")
             self._by_image[annotation["image_id"]].append(annotation)
-        missing = [i["file_name"] for i in self._truth["images"] if not (self.folder / i["file_name"]).is_file()]
+        missing = [
+            i["file_name"] for i in self._truth["images"] if not (self.folder / i["file_name"]).is_file()
+        ]
         if missing:
             raise DataError(
-                f"{path}: {len(missing)} of {len(self._truth['images'])} pictures it lists are not in {self.folder} "
-                f"(first: {missing[0]}); pass the folder these annotations were made for"
+                f"{path}: {len(missing)} of {len(self._truth['images'])} pictures it lists are not in "
+                f"{self.folder} (first: {missing[0]}); pass the folder these annotations were made for"
             )
 
     def __len__(self) -> int:
@@ -56,10 +56,12 @@ class CocoImages:
         image = read_image(self.folder / entry["file_name"])
         if image.shape[:2] != (entry["height"], entry["width"]):
             raise DataError(
-                f"{self.folder / entry['file_name']}: is {image.shape[1]}x{image.shape[0]}, but its annotations say "
-                f"{entry['width']}x{entry['height']}; the pictures are not the ones that were annotated"
+                f"{self.folder / entry['file_name']}: is {image.shape[1]}x{image.shape[0]}, its annotations "
+                f"say {entry['width']}x{entry['height']}; the pictures are not those annotated"
             )
-        return Sample(entry["id"], entry["file_name"], image, Detections(boxes, labels, torch.ones(len(objects))))
+        return Sample(
+            entry["id"], entry["file_name"], image, Detections(boxes, labels, torch.ones(len(objects)))
+        )
 
     def coco_ground_truth(self) -> dict:
         """The annotation file as parsed, crowds included."""
@@ -73,7 +75,10 @@ def _read_annotations(path: Path) -> dict:
         raise DataError(f"{path}: no such annotation file") from None
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: not a JSON annotation file ({error})") from None
-    needed = {"images": {"id", "file_name", "width", "height"}, "annotations": {"image_id", "bbox", "category_id"}}
+    needed = {
+        "images": {"id", "file_name", "width", "height"},
+        "annotations": {"image_id", "bbox", "category_id"},
+    }
     for part, keys in {**needed, "categories": {"id", "name"}}.items():
         rows = truth.get(part) if isinstance(truth, dict) else None
         if not isinstance(rows, list):
@@ -81,9 +86,13 @@ def _read_annotations(path: Path) -> dict:
         for row in rows:
             absent = keys - set(row) if isinstance(row, dict) else keys
             if absent:
-                raise DataError(f"{path}: an entry of `{part}` has no `{min(absent)}`; expected COCO's instances format")
+                raise DataError(
+                    f"{path}: an entry of `{part}` has no `{min(absent)}`; expected COCO's instances format"
+                )
     known = {category["id"] for category in truth["categories"]}
     for annotation in truth["annotations"]:
         if annotation["category_id"] not in known:
-            raise DataError(f"{path}: category id {annotation['category_id']} is used but not listed in `categories`")
+            raise DataError(
+                f"{path}: category id {annotation['category_id']} is used but not listed in `categories`"
+            )
     return truth

@@ -103,7 +103,9 @@ def bd_rate(anchor: Curve, test: Curve, metric: str = "accuracy", method: Method
 
 def _left_out(curve: Curve, metric: str) -> str | None:
     kept = set(curve.efficient().points)
-    beaten = [f"{rate:.3f} bpp ({accuracy:.1f})" for rate, accuracy in curve.points if (rate, accuracy) not in kept]
+    beaten = [
+        f"{rate:.3f} bpp ({accuracy:.1f})" for rate, accuracy in curve.points if (rate, accuracy) not in kept
+    ]
     if not beaten:
         return None
     return f"{curve.name!r} without {', '.join(beaten)}: another point has more {metric} for fewer bits"

@@ -29,7 +29,7 @@ class Comparison:
     bd_rates: dict[str, dict[str, BdRate]]
 
     def as_json(self) -> dict[str, Any]:
-        """`comparison.json`: rows of {curve, bd_rate, overlap, overlap_share, reason, note}, each by metric."""
+        """`comparison.json`: rows of curve, bd_rate, overlap, overlap_share, reason, note, all by metric."""
         return {
             "schema": 1,
             "anchor": self.anchor,

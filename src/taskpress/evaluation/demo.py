@@ -1,17 +1,18 @@
-"""The main job on the embedded default: shipped codecs with and without auxiliary loss, measured and compared."""
+"""The main job on the embedded default: codecs with and without auxiliary loss, measured and compared."""
 
 from __future__ import annotations
 
 import io
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from os import cpu_count
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,12 +69,15 @@ def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Compari
     with Progress(console=Console(stderr=True), transient=True) as progress, _one_thread():
         bar = progress.add_task("the detector on uncompressed scenes", total=len(todo) + len(names))
         reference = make_reference(_scenes(scenes), _recognizer(), limit=scenes)
-        with ProcessPoolExecutor(workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        with ProcessPoolExecutor(
+            workers, get_context("spawn"), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
             progress.update(bar, description="coding, decoding, detecting")
-            points = {pool.submit(_measure, job, scenes, reference): job for job in todo}
-            sharing = {pool.submit(_share, name, scenes, reference): name for name in names}
-            for future in as_completed([*points, *sharing]):
-                future.result()
+            points: list[Future[Result]] = [pool.submit(_measure, job, scenes, reference) for job in todo]
+            sharing: list[Future[Share]] = [pool.submit(_share, name, scenes, reference) for name in names]
+            jobs_running: list[Future[Any]] = [*points, *sharing]
+            for done in as_completed(jobs_running):
+                done.result()
                 progress.advance(bar)
     results = [future.result() for future in points]
     for result in results:
@@ -85,7 +89,7 @@ def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Compari
         Picture(
             "Rate-accuracy curves",
             curves.read_bytes(),
-            "Left and up is better. Every point is a codec, or a quality of a classical one, on the same pictures.",
+            "Left and up is better. A point is a codec, or one quality of a classical one.",
         ),
         _allocations(comparison, reference),
         _decoded(comparison),
@@ -135,7 +139,7 @@ def _share(name: str, scenes: int, reference: Reference) -> Share:
 
 
 def _pair(comparison: Comparison) -> list[Result]:
-    """The second-lowest rate of the curve without auxiliary loss, and the point of the other nearest to it in rate."""
+    """The second-lowest rate without auxiliary loss, and the point with it that is nearest in rate."""
     without = comparison.curves["task"][1]
     aux = min(comparison.curves["task+aux"], key=lambda result: abs(result.bpp - without.bpp))
     return [without, aux]
@@ -151,8 +155,8 @@ def _allocations(comparison: Comparison, reference: Reference) -> list[Picture]:
             Picture(
                 f"Bit allocation, scene {index}",
                 allocation_figure(image, reference.labels[index].boxes, panels),
-                f"Test scene {index}: the input with the teacher's boxes, then bits per pixel without and with "
-                "auxiliary loss, on one colour scale.",
+                f"Test scene {index}: the input with the teacher's boxes, then bits per pixel without and "
+                "with auxiliary loss, on one colour scale.",
             )
         )
     return pictures
@@ -167,13 +171,18 @@ def _decoded(comparison: Comparison) -> list[Picture]:
         for result in pair:
             codec = Codec.load(result.codec)
             data = codec.encode(image)
-            panels.append((f"{result.curve}, {8 * len(data) / image[..., 0].size:.3f} bpp", codec.decode(data, as_="numpy")))
+            panels.append(
+                (
+                    f"{result.curve}, {8 * len(data) / image[..., 0].size:.3f} bpp",
+                    codec.decode(data, as_="numpy"),
+                )
+            )
         pictures.append(
             Picture(
                 f"Decoded scene {index}",
                 _detections_figure(panels),
-                f"Test scene {index} with what the detector finds (score ≥ 0.5) in the uncompressed picture and in "
-                "the decoded ones.",
+                f"Test scene {index} with what the detector finds (score ≥ 0.5) in the uncompressed "
+                "picture and in the decoded ones.",
             )
         )
     return pictures
@@ -193,11 +202,19 @@ def _detections_figure(panels: Sequence[tuple[str, NDArray[np.uint8]]]) -> bytes
         ax.set_axis_off()
         found = recognizer.predict([to_tensor(image)])[0]
         found = found.where(found.scores >= 0.5)
-        for box, label, score in zip(found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True):
+        for box, label, score in zip(
+            found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
+        ):
             x0, y0, x1, y1 = box
-            ax.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#00E5FF", linewidth=1.5))
+            ax.add_patch(
+                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#00E5FF", linewidth=1.5)
+            )
             ax.text(
-                x0, y0, f"{recognizer.categories[label].name} {score:.2f}", fontsize=7, va="bottom",
+                x0,
+                y0,
+                f"{recognizer.categories[label].name} {score:.2f}",
+                fontsize=7,
+                va="bottom",
                 bbox={"facecolor": "#00E5FF", "edgecolor": "none", "pad": 0.8},
             )
     buffer = io.BytesIO()

@@ -27,7 +27,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Share:
-    """Where a codec's bits go over the whole data set: shares 0 ... 1 of bits and of area inside the boxes."""
+    """Where a codec's bits go over a data set: shares 0 ... 1 of bits and of area inside the boxes."""
 
     codec: str
     curve: str

@@ -28,14 +28,18 @@ class Section(BaseModel):
 class CodecConfig(Section):
     architecture: str = "cheng2020-attention"
     channels: int = Field(32, ge=4, description="N: width of every layer")
-    latent_channels: int | None = Field(None, ge=4, description="M; only for architectures where it differs from N")
-    init: str | None = Field(None, description="codec to start from: a file or a shipped name; none: random weights")
+    latent_channels: int | None = Field(
+        None, ge=4, description="M; only for architectures where it differs from N"
+    )
+    init: str | None = Field(
+        None, description="codec to start from: a file or a shipped name; none: random weights"
+    )
     half: bool = Field(False, description="store the trained codec in float16: half the file, the same curve")
 
 
 class DataConfig(Section):
     sources: list[str | dict[str, str]] = Field(
-        description="mixed as one set: a folder of pictures, {images: DIR, annotations: FILE}, or `scenes:COUNT`"
+        description="a mixture: a folder of pictures, {images: DIR, annotations: FILE}, or `scenes:COUNT`"
     )
     long_side: int | None = Field(None, ge=16, description="pictures are first scaled to this long side")
     patch: int = Field(256, ge=64, multiple_of=64, description="side of the random square crop")
@@ -48,7 +52,8 @@ class ObjectiveConfig(Section):
     """The terms of eq. (1), L = λ (L_task + α L_aux) + R; λ comes from the experiment's `rates`."""
 
     task: Literal["none", "outputs", "features", "both"] = Field(
-        "outputs", description="L_task on the recognizer's outputs through pseudo-labels, on its features, or both"
+        "outputs",
+        description="L_task on the recognizer's outputs through pseudo-labels, on its features, or both",
     )
     feature_weight: float = Field(1.0, ge=0, description="share of the feature term in L_task")
     alpha: float = Field(0.0, ge=0, description="α: weight of the auxiliary loss; 0 builds no branch")
@@ -84,7 +89,7 @@ class TrainerConfig(Section):
 
 
 class StartConfig(Section):
-    """The training all arms begin from: MSE, since a codec from scratch learns nothing from a sparse task loss."""
+    """The training all arms begin from: MSE, as a codec from scratch learns little from a task loss."""
 
     rate: float = Field(description="λ of the start")
     objective: ObjectiveConfig = ObjectiveConfig(task="none", mse=1.0)
@@ -139,44 +144,39 @@ class Preset(Section):
 
     def runs(self) -> list[RunConfig]:
         """Every training of the experiment, the start (if any) first."""
-        shared = {"experiment": self.name, "seed": self.seed, "recognizer": self.recognizer, "data": self.data, "trainer": self.trainer}
-        runs = []
-        if self.start is not None:
-            runs.append(
-                RunConfig(
-                    name=f"{self.name}-start",
-                    arm="start",
-                    quality=0,
-                    rate=self.start.rate,
-                    codec=self.codec,
-                    objective=self.start.objective,
-                    optimizer=self.start.optimizer,
-                    **shared,
-                )
+
+        def run(short_name: str, **own: Any) -> RunConfig:
+            return RunConfig(
+                experiment=self.name,
+                name=f"{self.name}-{short_name}",
+                seed=self.seed,
+                recognizer=self.recognizer,
+                codec=self.codec,
+                data=self.data,
+                trainer=self.trainer,
+                **own,
             )
+
+        runs = []
+        if (start := self.start) is not None:
+            own = {"rate": start.rate, "objective": start.objective, "optimizer": start.optimizer}
+            runs.append(run("start", arm="start", quality=0, **own))
         for arm, changes in self.arms.items():
-            rates = changes.get("rates", self.rates)
-            objective = {**self.objective.model_dump(), **{k: v for k, v in changes.items() if k != "rates"}}
-            for quality, rate in enumerate(rates, start=1):
-                runs.append(
-                    RunConfig(
-                        name=f"{self.name}-{arm.removeprefix('task+')}-q{quality}",
-                        arm=arm,
-                        quality=quality,
-                        rate=rate,
-                        codec=self.codec,
-                        objective=ObjectiveConfig.model_validate(objective),
-                        optimizer=self.optimizer,
-                        **shared,
-                    )
-                )
+            merged = {**self.objective.model_dump(), **{k: v for k, v in changes.items() if k != "rates"}}
+            objective = ObjectiveConfig.model_validate(merged)
+            for quality, rate in enumerate(changes.get("rates", self.rates), start=1):
+                own = {"rate": rate, "objective": objective, "optimizer": self.optimizer}
+                short_name = f"{arm.removeprefix('task+')}-q{quality}"
+                runs.append(run(short_name, arm=arm, quality=quality, **own))
         return runs
 
 
 def shipped_presets() -> list[str]:
     """Names of the presets that come with the package."""
     folder = resources.files("taskpress") / "presets"
-    return sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+    return sorted(
+        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
+    )
 
 
 def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset:
@@ -231,7 +231,7 @@ def expand(text: str) -> str:
     return expanded
 
 
-def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:  # noqa: ANN401
+def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
     for key in keys[:-1]:
         child = tree.setdefault(key, {})
         if not isinstance(child, dict):
@@ -255,7 +255,9 @@ def _fields_at(parents: list[int | str], title: str) -> list[str]:
     model: type[BaseModel] = {c.__name__: c for c in Section.__subclasses__()}[title]
     for parent in parents:
         annotation = model.model_fields[str(parent)].annotation if str(parent) in model.model_fields else None
-        sections = [c for c in Section.__subclasses__() if annotation is not None and c.__name__ in str(annotation)]
+        sections = [
+            c for c in Section.__subclasses__() if annotation is not None and c.__name__ in str(annotation)
+        ]
         if not sections:
             break
         model = sections[0]

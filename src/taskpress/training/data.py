@@ -1,4 +1,4 @@
-"""Batches that depend on nothing but (seed, step): arms see the same ones, a resumed run goes on where it was."""
+"""Batches that depend on nothing but (seed, step): the same for all arms and after a resume."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ class Batch:
     labels: list[Detections]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        return Batch(self.images.to(device, non_blocking=non_blocking), [label.to(device) for label in self.labels])
+        return Batch(
+            self.images.to(device, non_blocking=non_blocking), [label.to(device) for label in self.labels]
+        )
 
 
 class Mixture:
@@ -111,7 +113,9 @@ class StepStream(IterableDataset[Batch]):
         patch = self.config.patch
         height, width = image.shape[:2]
         if height < patch or width < patch:
-            image = np.pad(image, ((0, max(0, patch - height)), (0, max(0, patch - width)), (0, 0)), mode="edge")
+            image = np.pad(
+                image, ((0, max(0, patch - height)), (0, max(0, patch - width)), (0, 0)), mode="edge"
+            )
         y = int(rng.integers(max(0, height - patch) + 1))
         x = int(rng.integers(max(0, width - patch) + 1))
         flip = self.config.flip and bool(rng.integers(2))
@@ -124,7 +128,10 @@ class StepStream(IterableDataset[Batch]):
     def _index(self, draw: int) -> int:
         epoch, position = divmod(draw, len(self.pictures))
         if self._order is None or self._order[0] != epoch:
-            self._order = (epoch, np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.pictures)))
+            self._order = (
+                epoch,
+                np.random.default_rng([self.seed, 0, epoch]).permutation(len(self.pictures)),
+            )
         return int(self._order[1][position])
 
 

@@ -48,7 +48,7 @@ class CodecTraining(lightning.LightningModule):
                 self.log(name, value.detach(), prog_bar=name in PROGRESS_BAR, batch_size=len(batch.labels))
         return terms["loss"]
 
-    def configure_optimizers(self) -> Any:  # noqa: ANN401 - Lightning's own union of a dozen types
+    def configure_optimizers(self) -> Any:
         settings = self.config.optimizer
         groups = [{"params": list(self.codec.parameters()), "lr": settings.learning_rate}]
         if self.branch is not None:

@@ -66,5 +66,8 @@ def relative_squared_error(features: Sequence[Tensor], reference: Sequence[Tenso
 
     features, reference: [B, C_l, h_l, w_l] for each layer; a scalar comes back.
     """
-    errors = [F.mse_loss(f, r) / r.square().mean().clamp_min(1e-12) for f, r in zip(features, reference, strict=True)]
+    errors = [
+        F.mse_loss(f, r) / r.square().mean().clamp_min(1e-12)
+        for f, r in zip(features, reference, strict=True)
+    ]
     return torch.stack(errors).mean()

@@ -85,7 +85,10 @@ def _train(
         precision=config.trainer.precision,  # type: ignore[arg-type] # Lightning checks it and says what it takes
         gradient_clip_val=config.optimizer.clip,
         log_every_n_steps=config.trainer.log_every,
-        logger=[CSVLogger(folder, name="logs", version=""), TensorBoardLogger(folder, name="logs", version="")],
+        logger=[
+            CSVLogger(folder, name="logs", version=""),
+            TensorBoardLogger(folder, name="logs", version=""),
+        ],
         callbacks=[checkpoint, RichProgressBar(leave=True)],
         enable_model_summary=False,
         use_distributed_sampler=False,
@@ -114,7 +117,9 @@ def _initial_codec(config: RunConfig, initial: Path | None) -> Codec:
         )
     codec = Codec.load(source)
     if codec.architecture != config.codec.architecture:
-        raise ConfigError(f"{source}: is a {codec.architecture}, the preset asks for a {config.codec.architecture}")
+        raise ConfigError(
+            f"{source}: is a {codec.architecture}, the preset asks for a {config.codec.architecture}"
+        )
     return codec
 
 
@@ -129,7 +134,11 @@ def _export(
         "initial": initial.stem if initial is not None else config.codec.init,
         "command": command,
         "config": config.model_dump(),
-        "versions": {"taskpress": __version__, "torch": torch.__version__, "lightning": lightning.__version__},
+        "versions": {
+            "taskpress": __version__,
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+        },
     }
     target.parent.mkdir(parents=True, exist_ok=True)
     codec.cpu().save(target, half=config.codec.half, card=card)
