@@ -15,6 +15,7 @@ from taskpress.cli.decode import decode
 from taskpress.cli.demo import demo
 from taskpress.cli.encode import encode
 from taskpress.cli.evaluate import evaluate
+from taskpress.cli.export import export
 from taskpress.cli.info import info
 from taskpress.cli.train import train
 from taskpress.cli.train_recognizer import train_recognizer
@@ -37,6 +38,7 @@ for command in (
     anchor,
     compare,
     allocation,
+    export,
     train_recognizer,
 ):
     app.command()(command)

@@ -89,7 +89,7 @@ def _train(
             CSVLogger(folder, name="logs", version=""),
             TensorBoardLogger(folder, name="logs", version=""),
         ],
-        callbacks=[checkpoint, RichProgressBar(leave=True)],
+        callbacks=[checkpoint, _Bar(config.name)],
         enable_model_summary=False,
         use_distributed_sampler=False,
     )
@@ -99,6 +99,17 @@ def _train(
         raise KeyboardInterrupt
     if trainer.is_global_zero:
         _export(module.codec, config, target, trainer.global_step, initial, command)
+
+
+class _Bar(RichProgressBar):
+    """Lightning counts epochs, of which an endless stream of batches has one; here stands what is trained."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(leave=True)
+        self.title = title
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return self.title
 
 
 def training_steps(config: RunConfig, pictures: int) -> int:

@@ -1,0 +1,53 @@
+"""`taskpress export`: a codec to give away, with a card that says how it was made and how good it is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from taskpress.cli.evaluate import codec_name
+from taskpress.coding.errors import ConfigError
+
+
+def export(
+    codecs: Annotated[list[str], typer.Argument(metavar="CODEC...", help="Codec files or shipped names.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for NAME.safetensors and NAME.json.")
+    ],
+    results: Annotated[
+        list[Path] | None,
+        typer.Option(help="Result files or folders of `evaluate`: their figures go onto the card."),
+    ] = None,
+    half: Annotated[
+        bool, typer.Option("--half", help="Store float16: half the size, another codec.")
+    ] = False,
+    name: Annotated[str | None, typer.Option(help="Another name; for one codec only.")] = None,
+) -> None:
+    """Copy codecs into a folder, each with a JSON card: data, command, seed, figures, versions.
+
+    A result belongs to a codec by fingerprint: figures of other weights never get onto a card.
+
+    Example: taskpress export runs/coco/codecs/*.safetensors --results results -o weights
+    """
+    from taskpress.coding.codec import Codec
+    from taskpress.coding.files import atomic_write
+    from taskpress.evaluation.compare import find_results
+    from taskpress.evaluation.result import Result
+
+    if name is not None and len(codecs) > 1:
+        raise ConfigError(f"--name {name}: one name for {len(codecs)} codecs; export them one by one")
+    measured = [Result.read(path) for path in find_results(results or ())]
+    output.mkdir(parents=True, exist_ok=True)
+    for source in codecs:
+        codec = Codec.load(source)
+        target = output / f"{name or codec_name(source)}.safetensors"
+        codec.save(target, half=half, card={**codec.card, "name": target.stem})
+        shipped = Codec.load(target)
+        figures = [r.summary() for r in measured if r.codec_fingerprint == shipped.fingerprint]
+        card = {**shipped.card, "fingerprint": shipped.fingerprint, "figures": figures}
+        text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
+        atomic_write(target.with_suffix(".json"), text.encode())
+        typer.echo(target)

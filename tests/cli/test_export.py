@@ -1,0 +1,57 @@
+"""`taskpress export`: what is given away says what it is, and only what was measured of it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from taskpress.coding.codec import Codec
+from taskpress.evaluation.result import Result
+
+
+def result(codec: Codec) -> Result:
+    return Result.model_validate(
+        {
+            "schema": 1, "curve": "task", "codec": "slim-q1", "codec_fingerprint": codec.fingerprint,
+            "recognizer": "scenes", "dataset": "scenes-test", "images": 4, "resize": None, "bpp": 0.25,
+            "ap": 12.5, "ap50": 20.0, "teacher_ap": 14.0, "teacher_ap50": 22.0, "encode_s_per_mp": 1.0,
+            "decode_s_per_mp": 1.0, "encoder": None, "command": "taskpress evaluate", "versions": {},
+        }
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_figures_follow_the_weights(
+    taskpress: Callable, codec_file: Path, tmp_path: Path, half: bool
+) -> None:
+    codec = Codec.load(codec_file)
+    result(codec).write(tmp_path / "r.json")
+    outcome = taskpress(
+        "export",
+        codec_file,
+        "-o",
+        tmp_path / "out",
+        "--results",
+        tmp_path,
+        "--name",
+        "given",
+        *["--half"] * half,
+    )
+    assert outcome.code == 0, outcome.err
+    given = Codec.load(tmp_path / "out" / "given.safetensors")
+    card = json.loads((tmp_path / "out" / "given.json").read_text())
+    assert card["arm"] == "random" and card["name"] == "given"
+    assert card["fingerprint"] == given.fingerprint
+    if half:
+        assert given.fingerprint != codec.fingerprint and card["figures"] == []
+    else:
+        assert given.fingerprint == codec.fingerprint
+        assert [(f["bpp"], f["ap"]) for f in card["figures"]] == [(0.25, 12.5)]
+
+
+def test_one_name_is_for_one_codec(taskpress: Callable, codec_file: Path, tmp_path: Path) -> None:
+    outcome = taskpress("export", codec_file, codec_file, "-o", tmp_path / "out", "--name", "both")
+    assert outcome.code == 2 and not (tmp_path / "out").exists()
