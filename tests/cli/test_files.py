@@ -99,9 +99,14 @@ def test_two_pictures_never_become_one_file(
     taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     Image.new("RGB", (8, 8)).save(pictures / "rgb.bmp")
-    outcome = taskpress("encode", codec_file, pictures, "-o", tmp_path / "out")
-    assert outcome.code == 2 and "rgb.bmp" in outcome.err and "rgb.png" in outcome.err
-    assert not tree(tmp_path / "out")
+    assert taskpress("encode", codec_file, pictures, "-o", tmp_path / "out").code == 0
+    assert tree(tmp_path / "out") == {"rgb.bmp.tpc", "rgb.png.tpc", "grey.tpc", "deeper/palette.tpc"}
+    other = tmp_path / "other"
+    other.mkdir()
+    Image.new("RGB", (8, 8)).save(other / "rgb.bmp")
+    outcome = taskpress("encode", codec_file, pictures, other, "-o", tmp_path / "two")
+    assert outcome.code == 2 and str(other / "rgb.bmp") in outcome.err
+    assert not tree(tmp_path / "two")
 
 
 @pytest.mark.parametrize("content", [b"", b"no codec", b"\x10\x00\x00\x00\x00\x00\x00\x00" + b"{" * 16])

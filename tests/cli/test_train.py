@@ -21,21 +21,21 @@ from taskpress.coding.codec import Codec
         (["quick", "codec.init=missing.safetensors", "start=null"], "missing.safetensors"),
         (["quick", "data.sources=[nowhere]"], "nowhere"),
         (["quick", "objective.auxiliary=detecton"], "detection"),
+        (["quick", "arms.task.rates=5"], "arms.task"),
+        (["quick", "data.sources=[scenes:64"], "YAML"),
+        (["quick", "trainer.accelerator=abacus"], "abacus"),
+        (["scenes", "codec.channels=48"], "N = 32"),
         (["quick", "--only", "aux-q7"], "aux-q1"),
     ],
 )
-def test_a_wrong_setting_is_one_line_and_leaves_no_codec(
+def test_a_wrong_setting_is_one_line_and_leaves_nothing(
     taskpress: Callable, tmp_path: Path, arguments: list[str], word: str
 ) -> None:
-    only = [] if "--only" in arguments or "start=null" in arguments else ["--only", "start"]
-    if "objective.auxiliary=detecton" in arguments:
-        arguments = [*arguments, "start=null"]
-        only = ["--only", "aux-q1"]
-    outcome = taskpress("train", *arguments, *only, "-o", tmp_path / "run", "--limit-steps", 1)
+    outcome = taskpress("train", *arguments, "-o", tmp_path / "run", "--limit-steps", 1)
     assert outcome.code in (1, 2)
     lines = [line for line in outcome.err.splitlines() if line.startswith("taskpress: ")]
     assert len(lines) == 1 and word in lines[0], outcome.err
-    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_training_leaves_codecs_settings_and_logs(taskpress: Callable, tmp_path: Path) -> None:
@@ -58,8 +58,8 @@ def test_a_training_leaves_codecs_settings_and_logs(taskpress: Callable, tmp_pat
         card = Codec.load(run / "codecs" / f"{name}.safetensors").card
         assert (card["arm"], card["steps"]) == (arm, 2)
         folder = run / name.removeprefix("quick-")
-        assert yaml.safe_load((folder / "config.yaml").read_text()) == card["config"]
-        header, *rows = (folder / "logs" / "metrics.csv").read_text().splitlines()
+        assert yaml.safe_load((folder / "config.yaml").read_text()).items() >= card["config"].items()
+        header, *rows = (folder / "logs" / "from-step-000000" / "metrics.csv").read_text().splitlines()
         assert len(rows) == 2 and {"rate", "loss", "step"} <= set(header.split(","))
         assert ("aux" in header.split(",")) == (arm == "task+aux")
-        assert list((folder / "logs").glob("events.out.tfevents.*"))
+        assert list((folder / "logs").rglob("events.out.tfevents.*"))

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from safetensors import safe_open
 
-from taskpress.coding.codec import Codec
+from taskpress.coding.codec import Codec, Estimate
 from taskpress.coding.errors import ConfigError
 from taskpress.recognition.named import load_recognizer
 from taskpress.training import run
@@ -40,6 +40,11 @@ def preset(**changes: Any) -> Preset:
     )
 
 
+def metrics(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def weights(path: Path) -> dict[str, torch.Tensor]:
     with safe_open(path, "pt") as file:
         return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a dict
@@ -50,6 +55,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     run.train_experiment(preset(), folder)
     return folder
+
+
+def test_a_codec_that_had_a_branch_is_the_codec_without(tmp_path: Path) -> None:
+    without, aux = preset().runs()
+    recognizer = load_recognizer("scenes")
+    modules = [
+        CodecTraining(config, STEPS, Codec.create("cheng2020-attention", 8, seed=5), recognizer)
+        for config in (without, aux)
+    ]
+    assert modules[0].branch is None and modules[1].branch is not None
+    files = [tmp_path / "without.safetensors", tmp_path / "aux.safetensors"]
+    for module, path in zip(modules, files, strict=True):
+        module.codec.save(path, card={})
+    assert files[0].read_bytes() == files[1].read_bytes()
+    image = np.random.default_rng(0).integers(0, 255, (80, 100, 3)).astype(np.uint8)
+    assert modules[0].codec.encode(image) == modules[1].codec.encode(image)
 
 
 class PowerCutError(Exception):
@@ -76,8 +97,12 @@ def test_a_killed_run_ends_like_one_never_killed(
     assert whole.keys() == resumed.keys()
     for key, value in whole.items():
         assert torch.equal(value, resumed[key]), key
-    rows = (tmp_path / "aux-q1" / "logs" / "metrics.csv").read_text().splitlines()
-    assert rows[-1].count(",") == rows[0].count(",")
+    logs = sorted((tmp_path / "aux-q1" / "logs").glob("from-step-*/metrics.csv"))
+    first = kill_at - kill_at % 2
+    assert [path.parent.name for path in logs] == ["from-step-000000", f"from-step-{first:06d}"]
+    whole_log = metrics(trained / "aux-q1" / "logs" / "from-step-000000" / "metrics.csv")
+    assert metrics(logs[0]) == whole_log[:kill_at]
+    assert metrics(logs[1]) == whole_log[first:]
 
 
 def test_the_exported_codec_has_no_trace_of_the_branch(trained: Path) -> None:
@@ -87,42 +112,54 @@ def test_the_exported_codec_has_no_trace_of_the_branch(trained: Path) -> None:
         k: (v.shape, v.dtype) for k, v in aux.items()
     }
     assert any(not torch.equal(without[k], aux[k]) for k in without)
-    cards = [json.dumps(Codec.load(path).card) for path in paths.values()]
-    sizes = [path.stat().st_size - len(card) for path, card in zip(paths.values(), cards, strict=True)]
-    assert abs(sizes[0] - sizes[1]) < 64
     pair = [Codec.load(path) for path in paths.values()]
     assert [name for name, _ in pair[0].named_modules()] == [name for name, _ in pair[1].named_modules()]
     assert pair[0].encoder_cost() == pair[1].encoder_cost()
 
 
-def test_arms_see_the_same_batches_and_start_from_the_same_codec(
+def test_arms_see_the_same_batches_and_noise_and_start_from_the_same_codec(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: dict[str, list[str]] = {}
-    step = CodecTraining.training_step
+    batches: dict[str, list[bytes]] = {}
+    first_latent: dict[str, torch.Tensor] = {}
+    step, estimate = CodecTraining.training_step, Codec.estimate
 
     def watches(self: CodecTraining, batch: Any, batch_idx: int) -> torch.Tensor:
-        digest = hashlib.sha256(batch.images.numpy().tobytes())
-        if self.global_step == 0:
-            digest.update(self.codec.fingerprint.encode())
-        seen.setdefault(self.config.short_name, []).append(digest.hexdigest())
-        return step(self, batch, batch_idx)
+        batches.setdefault(self.config.short_name, []).append(batch.images.numpy().tobytes())
+
+        def keeps(codec: Codec, images: torch.Tensor) -> Estimate:
+            found = estimate(codec, images)
+            first_latent.setdefault(self.config.short_name, found.latent.detach())
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Codec, "estimate", keeps)
+            return step(self, batch, batch_idx)
 
     monkeypatch.setattr(CodecTraining, "training_step", watches)
     start = {"rate": 0.01, "optimizer": {"steps": 2, "learning_rate": 1e-3}}
     run.train_experiment(preset(start=start), tmp_path, limit_steps=3)
-    assert seen["task-q1"] == seen["aux-q1"]
-    assert len(seen["task-q1"]) == 3 and len(set(seen["task-q1"])) == 3
+    assert batches["task-q1"] == batches["aux-q1"]
+    assert len(batches["task-q1"]) == 3 and len(set(batches["task-q1"])) == 3
+    # Equal latents with noise on them: weights and noise are the same.
+    assert torch.equal(first_latent["task-q1"], first_latent["aux-q1"])
+    assert not torch.equal(first_latent["task-q1"], first_latent["task-q1"].round())
 
 
+@pytest.mark.parametrize("family", ["scenes", "onnx"])
 def test_the_recognizer_is_unchanged_to_the_bit_and_learns_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, family: str
 ) -> None:
-    recognizer = load_recognizer("scenes")
+    spec = family
+    if family == "onnx":
+        spec = f"onnx:{request.getfixturevalue('shared_models') / 'yolox_nano.onnx'}"
+    recognizer = load_recognizer(spec)
     assert isinstance(recognizer, torch.nn.Module)
     before = {k: v.clone() for k, v in recognizer.state_dict().items()}
     monkeypatch.setattr(run, "load_recognizer", lambda spec: recognizer)
-    run.train_experiment(preset(), tmp_path, only=["aux-q1"], limit_steps=3)
+    codec = Codec.create("cheng2020-attention", 8, seed=1).fingerprint
+    (trained,) = run.train_experiment(preset(), tmp_path, only=["aux-q1"], limit_steps=3)
+    assert Codec.load(trained).fingerprint != codec
     after = recognizer.state_dict()
     assert before.keys() == after.keys()
     assert all(torch.equal(before[k], after[k]) for k in before)
@@ -147,8 +184,25 @@ def test_a_folder_keeps_its_settings(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="another `seed`"):
         run.train_experiment(preset(seed=2), folder)
     assert yaml.safe_load((folder / "task-q1" / "config.yaml").read_text())["seed"] == 1
+    assert yaml.safe_load((folder / "preset.yaml").read_text())["seed"] == 1
     with pytest.raises(ConfigError, match=r"task-q1, aux-q1"):
         run.train_experiment(preset(), folder, only=["aux-q9"])
+
+
+def test_a_rehearsal_is_trained_on(trained: Path, tmp_path: Path) -> None:
+    for limit in (4, None):
+        (codec,) = run.train_experiment(preset(), tmp_path, only=["aux-q1"], limit_steps=limit)
+        assert Codec.load(codec).card["steps"] == (limit or STEPS)
+    whole = weights(trained / "codecs" / "tiny-aux-q1.safetensors")
+    assert all(torch.equal(value, whole[key]) for key, value in weights(codec).items())
+
+
+def test_a_start_of_another_width_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    Codec.create("cheng2020-attention", 16).save(tmp_path / "wide.safetensors")
+    init = {"channels": 8, "init": str(tmp_path / "wide.safetensors")}
+    with pytest.raises(ConfigError, match="N = 16"):
+        run.train_experiment(preset(codec=init), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_arms_wait_for_their_start(tmp_path: Path) -> None:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from os import cpu_count
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import typer
 
 from taskpress.coding.errors import ConfigError, TaskPressError
 
-Row = TypeVar("Row")
+Row = dict[str, object]
 
 Jobs = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Files at once; all cores by default.")]
 
@@ -20,23 +22,29 @@ Jobs = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Files at 
 def targets(inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str) -> list[tuple[Path, Path]]:
     """(file, where its outcome goes) for (file, name relative to the output folder) pairs.
 
-    Raises ConfigError where two files would have one outcome.
+    `a/photo.jpg` becomes `a/photo` with the new suffix; where `a/photo.png` is there too, both keep their own
+    suffix before the new one. Raises ConfigError where two files would still have one outcome.
     """
+    stems = Counter(relative.with_suffix("") for _, relative in inputs)
     taken: dict[Path, Path] = {}
     for path, relative in inputs:
-        target = output / relative.with_suffix(suffix)
+        alone = stems[relative.with_suffix("")] == 1
+        target = output / (relative.with_suffix(suffix) if alone else Path(f"{relative}{suffix}"))
         if target in taken:
-            raise ConfigError(
-                f"{path} and {taken[target]} would both become {target}; use two output folders"
-            )
+            raise ConfigError(f"{path} and {taken[target]} would both become {target}; code them apart")
         taken[target] = path
     return [(path, target) for target, path in taken.items()]
 
 
 def run_all(
-    work: Callable[[Path, Path], Row], pairs: Sequence[tuple[Path, Path]], title: str, jobs: int | None
-) -> list[Row]:
-    """Calls `work(file, target)` for each pair, several at once, with a progress bar.
+    work: Callable[[Path, Path], Row],
+    pairs: Sequence[tuple[Path, Path]],
+    title: str,
+    jobs: int | None,
+    line: Callable[[Row], str],
+    as_json: bool,
+) -> None:
+    """Calls `work(file, target)` for each pair, several at once, and prints what came out of each.
 
     Files that fail are listed on standard error when all are done, and the command exits with 1.
     """
@@ -48,7 +56,7 @@ def run_all(
     threads = torch.get_num_threads()
     rows: dict[Path, Row] = {}
     failures: dict[Path, str] = {}
-    torch.set_num_threads(max(1, threads // workers))
+    torch.set_num_threads(threads if workers == 1 else 1)
     try:
         with (
             Progress(console=Console(stderr=True), transient=True) as progress,
@@ -65,6 +73,12 @@ def run_all(
                 progress.advance(bar)
     finally:
         torch.set_num_threads(threads)
+    done = [rows[path] for path, _ in pairs if path in rows]
+    if as_json:
+        typer.echo(json.dumps(done, indent=1))
+    else:
+        for row in done:
+            typer.echo(line(row))
     for path, message in sorted(failures.items()):
         typer.echo(f"taskpress: {message if str(path) in message else f'{path}: {message}'}", err=True)
     if failures:
@@ -73,4 +87,3 @@ def run_all(
                 f"taskpress: {len(failures)} of {len(pairs)} files failed, the others are done", err=True
             )
         raise typer.Exit(1)
-    return [rows[path] for path, _ in pairs]

@@ -41,9 +41,11 @@ class CodecFinder:
     """Finds codecs by fingerprint among those given and those shipped; each is loaded once."""
 
     def __init__(self, given: Sequence[str]) -> None:
-        self._unread = [*given, *shipped_names()]
+        self._unread = shipped_names()
         self._by_fingerprint: dict[str, tuple[str, Codec]] = {}
         self._lock = Lock()
+        for name in given:
+            self._add(name)
 
     def find(self, path: Path, data: bytes) -> tuple[str, Codec]:
         """Name and codec for the bitstream `data` of file `path`; BitstreamError where none fits."""
@@ -53,14 +55,16 @@ class CodecFinder:
             raise BitstreamError(f"{path}: {error}") from None
         with self._lock:
             while fingerprint not in self._by_fingerprint and self._unread:
-                name = self._unread.pop(0)
-                codec = Codec.load(name)
-                self._by_fingerprint[codec.fingerprint] = (name, codec)
+                self._add(self._unread.pop(0))
             if fingerprint not in self._by_fingerprint:
                 raise BitstreamError(
                     f"{path}: was coded with codec {fingerprint}, none of those known; name it with --codec"
                 )
             return self._by_fingerprint[fingerprint]
+
+    def _add(self, name: str) -> None:
+        codec = Codec.load(name)
+        self._by_fingerprint[codec.fingerprint] = (name, codec)
 
     def decode(self, path: Path) -> tuple[str, NDArray[np.uint8]]:
         """Name of the codec and the picture, uint8 [H, W, 3], of a .tpc file."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Jobs, run_all, targets
+from taskpress.cli.batch import Jobs, Row, run_all, targets
 from taskpress.cli.measuring import AsJson
 
 
@@ -31,15 +30,13 @@ def decode(
 
     finder = CodecFinder(codecs or ())
 
-    def work(path: Path, target: Path) -> dict[str, object]:
+    def work(path: Path, target: Path) -> Row:
         name, image = finder.decode(path)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_image(target, image)
         return {"file": str(target), "width": image.shape[1], "height": image.shape[0], "codec": name}
 
-    rows = run_all(work, targets(find_bitstreams(files), output, ".png"), "decoding", jobs)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        typer.echo(f"{row['file']}  {row['width']}x{row['height']}  {row['codec']}")
+    def line(row: Row) -> str:
+        return f"{row['file']}  {row['width']}x{row['height']}  {row['codec']}"
+
+    run_all(work, targets(find_bitstreams(files), output, ".png"), "decoding", jobs, line, as_json)

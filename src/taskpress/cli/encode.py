@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Jobs, run_all, targets
+from taskpress.cli.batch import Jobs, Row, run_all, targets
 from taskpress.cli.measuring import AsJson
 from taskpress.coding.files import atomic_write
 
@@ -25,7 +24,7 @@ def encode(
 ) -> None:
     """Code pictures into .tpc files, several at once; a bad picture is reported and does not stop the others.
 
-    Example: taskpress encode scenes-task+aux-q3 photos -o coded
+    Example: taskpress encode scenes-aux-q3 photos -o coded
     """
     from taskpress.coding.codec import Codec
     from taskpress.coding.images import read_image, resize_long_side
@@ -39,7 +38,7 @@ def encode(
             pairs.append((path, Path(path.name)))
     model = Codec.load(codec)
 
-    def work(path: Path, target: Path) -> dict[str, object]:
+    def work(path: Path, target: Path) -> Row:
         image = read_image(path)
         if resize is not None:
             image = resize_long_side(image, resize)
@@ -55,11 +54,7 @@ def encode(
             "bpp": 8 * len(data) / (width * height),
         }
 
-    rows = run_all(work, targets(pairs, output, ".tpc"), "encoding", jobs)
-    if as_json:
-        typer.echo(json.dumps(rows, indent=1))
-        return
-    for row in rows:
-        typer.echo(
-            f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp"
-        )
+    def line(row: Row) -> str:
+        return f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp"
+
+    run_all(work, targets(pairs, output, ".tpc"), "encoding", jobs, line, as_json)

@@ -1,6 +1,7 @@
 """Pictures in and out: files, uint8 arrays [H, W, 3] in RGB, and float tensors [3, H, W] in [0, 1]."""
 
 import io
+import re
 import struct
 import warnings
 from pathlib import Path
@@ -15,6 +16,7 @@ from taskpress.coding.files import atomic_write
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 CONVERTED_MODES = ("RGB", "L", "1", "P", "PA", "RGBA", "LA", "RGBX", "RGBa", "La")
+PPM_HEADER = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d{1,5})")
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -31,8 +33,7 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
     if not data:
         raise ImageError(f"{path}: is empty (0 bytes)")
-    # Pillow reduces 16-bit RGB PNGs to 8 bits without a word; the header still tells.
-    if data.startswith(PNG_SIGNATURE) and len(data) > 24 and data[24] == 16:
+    if _is_deep(data):
         raise ImageError(f"{path}: 16-bit pictures are not coded; convert it to 8 bits first")
     try:
         return from_pil(Image.open(io.BytesIO(data)), str(path))
@@ -40,8 +41,24 @@ def read_image(path: str | Path) -> np.ndarray:
         raise ImageError(f"{path}: is not a picture that Pillow knows") from error
     except Image.DecompressionBombError as error:
         raise ImageError(f"{path}: has too many pixels; split it first") from error
-    except (OSError, SyntaxError, ValueError, struct.error, IndexError) as error:
+    except (OSError, SyntaxError, ValueError, RuntimeError, struct.error, IndexError) as error:
         raise ImageError(f"{path}: is damaged or truncated ({error})") from error
+
+
+def _is_deep(data: bytes) -> bool:
+    """Whether a PNG or PPM has more than 8 bits a channel, which Pillow reduces without a word."""
+    if data.startswith(PNG_SIGNATURE):
+        return len(data) > 24 and data[24] == 16
+    header = PPM_HEADER.match(data)
+    return header is not None and int(header[1]) > 255
+
+
+def _tiff_bits(image: Image.Image) -> int:
+    """Bits a channel of a picture from a TIFF, 8 for others: Pillow reduces 16-bit RGB here too."""
+    if image.format != "TIFF":
+        return 8
+    bits = image.tag_v2.get(258, 8)  # type: ignore[attr-defined]
+    return max(bits) if isinstance(bits, tuple) else int(bits)
 
 
 def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
@@ -50,7 +67,7 @@ def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
     # Cameras and phones write JPEGs with a second picture (preview, gain map) behind the first: MPO.
     if frames > 1 and image.format != "MPO":
         raise ImageError(f"{name}: is animated ({frames} frames); extract one frame first")
-    if image.mode in SIXTEEN_BIT_MODES:
+    if image.mode in SIXTEEN_BIT_MODES or _tiff_bits(image) > 8:
         raise ImageError(f"{name}: 16-bit pictures are not coded; convert it to 8 bits first")
     if image.mode not in CONVERTED_MODES:
         raise ImageError(f"{name}: {image.mode} pictures are not coded; convert it to RGB first")

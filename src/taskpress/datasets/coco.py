@@ -89,6 +89,18 @@ def _read_annotations(path: Path) -> dict:
                 raise DataError(
                     f"{path}: an entry of `{part}` has no `{min(absent)}`; expected COCO's instances format"
                 )
+    for image in truth["images"]:
+        if not isinstance(image["id"], int) or not isinstance(image["file_name"], str):
+            raise DataError(
+                f"{path}: image {image['id']!r}: ids are whole numbers and file names are strings"
+            )
+    for annotation in truth["annotations"]:
+        box = annotation["bbox"]
+        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)):
+            raise DataError(
+                f"{path}: an annotation of image id {annotation['image_id']} has bbox {box!r}; "
+                "expected [x, y, width, height] in pixels"
+            )
     known = {category["id"] for category in truth["categories"]}
     for annotation in truth["annotations"]:
         if annotation["category_id"] not in known:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import io
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
@@ -25,6 +24,7 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.errors import CodecError
 from taskpress.coding.files import atomic_write
 from taskpress.coding.images import to_tensor
+from taskpress.coding.threads import single_thread
 from taskpress.datasets.scenes import Scenes
 from taskpress.evaluation.allocation import allocate, dataset_share
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
@@ -66,7 +66,8 @@ def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Compari
     results_folder.mkdir(parents=True, exist_ok=True)
     todo = [Job(name) for name in names] + [Job(k, q) for k, qualities in ANCHORS.items() for q in qualities]
     workers = jobs or cpu_count() or 1
-    with Progress(console=Console(stderr=True), transient=True) as progress, _one_thread():
+    # One-thread processes side by side use the cores better than processes that fight for them.
+    with Progress(console=Console(stderr=True), transient=True) as progress, single_thread():
         bar = progress.add_task("the detector on uncompressed scenes", total=len(todo) + len(names))
         reference = make_reference(_scenes(scenes), _recognizer(), limit=scenes)
         with ProcessPoolExecutor(
@@ -99,17 +100,6 @@ def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Compari
     )
     atomic_write(folder / "report.html", report.encode())
     return comparison
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One-thread processes side by side use the cores better than processes that fight for them."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 @cache

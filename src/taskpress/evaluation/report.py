@@ -72,9 +72,10 @@ def headline(comparison: Comparison) -> str:
     if outcome.value is None:
         return f"With and without the auxiliary loss cannot be compared: {outcome.reason}"
     word = "saves" if outcome.value < 0 else "costs"
+    low, high = outcome.overlap or (math.nan, math.nan)
     return (
         f"At equal accuracy the auxiliary loss {word} {abs(outcome.value):.1f} % of the bits "
-        "(BD-rate, AP against the teacher's labels)"
+        f"(BD-rate over a teacher AP of {low:.0f} to {high:.0f})"
     )
 
 

@@ -57,8 +57,8 @@ class FasterRCNN(nn.Module):
             raise RecognizerError(
                 f"{name} has {known - 1} classes, {len(categories)} categories were given; give one for each"
             )
-        freeze(model)
         self.model = model
+        freeze(self)
         self.name = name
         self.categories = tuple(categories)
         self.pseudo_label_threshold = pseudo_label_threshold

@@ -13,7 +13,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from taskpress.coding.errors import RecognizerError
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.letterbox import Placement, fitted_size, letterbox, to_detector_pixels
-from taskpress.recognition.protocol import Category, Detections, Task
+from taskpress.recognition.protocol import Category, Detections, Task, freeze
 from taskpress.recognition.yolox_graph import STRIDES, read_network
 from taskpress.recognition.yolox_loss import decode, yolox_loss
 
@@ -63,6 +63,7 @@ class OnnxDetector(nn.Module):
         self.categories = tuple(categories)
         rules = f"{SCORE_THRESHOLD} {NMS_IOU} {MOST_DETECTIONS} {PSEUDO_LABEL_THRESHOLD}"
         self.fingerprint = hashlib.sha256(hashlib.sha256(data).digest() + rules.encode()).hexdigest()
+        freeze(self)
 
     def train(self, mode: bool = True) -> OnnxDetector:
         super().train(False)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
 from taskpress.coding.errors import ConfigError
 
@@ -26,7 +26,9 @@ class Section(BaseModel):
 
 
 class CodecConfig(Section):
-    architecture: str = "cheng2020-attention"
+    architecture: Literal[
+        "cheng2020-attention", "cheng2020-anchor", "joint-autoregressive", "mean-scale-hyperprior"
+    ] = "cheng2020-attention"
     channels: int = Field(32, ge=4, description="N: width of every layer")
     latent_channels: int | None = Field(
         None, ge=4, description="M; only for architectures where it differs from N"
@@ -57,7 +59,7 @@ class ObjectiveConfig(Section):
     )
     feature_weight: float = Field(1.0, ge=0, description="share of the feature term in L_task")
     alpha: float = Field(0.0, ge=0, description="α: weight of the auxiliary loss; 0 builds no branch")
-    auxiliary: str = Field("detection", description="detection, objectness or foreground")
+    auxiliary: Literal["detection", "objectness", "foreground"] = "detection"
     auxiliary_width: int = Field(64, ge=8)
     mse: float = Field(0.0, ge=0, description="share of 255² x mean squared error added to L_task")
 
@@ -79,7 +81,7 @@ class OptimizerConfig(Section):
 
 
 class TrainerConfig(Section):
-    """Handed to Lightning's Trainer as it is."""
+    """Where and how Lightning's Trainer runs."""
 
     accelerator: str = "auto"
     devices: int | str = 1
@@ -138,7 +140,8 @@ class Preset(Section):
     optimizer: OptimizerConfig
     rates: list[float] = Field(min_length=1, description="λ of each rate, lowest rate first")
     arms: dict[str, dict[str, Any]] = Field(
-        description="name of the curve -> what it changes in `objective` (and `rates`, where its λ differ)"
+        min_length=1,
+        description="name of the curve -> what it changes in `objective` (and `rates`, where its λ differ)",
     )
     trainer: TrainerConfig = TrainerConfig()
 
@@ -162,13 +165,20 @@ class Preset(Section):
             own = {"rate": start.rate, "objective": start.objective, "optimizer": start.optimizer}
             runs.append(run("start", arm="start", quality=0, **own))
         for arm, changes in self.arms.items():
-            merged = {**self.objective.model_dump(), **{k: v for k, v in changes.items() if k != "rates"}}
-            objective = ObjectiveConfig.model_validate(merged)
-            for quality, rate in enumerate(changes.get("rates", self.rates), start=1):
+            objective, rates = self._arm(arm, changes)
+            for quality, rate in enumerate(rates, start=1):
                 own = {"rate": rate, "objective": objective, "optimizer": self.optimizer}
                 short_name = f"{arm.removeprefix('task+')}-q{quality}"
                 runs.append(run(short_name, arm=arm, quality=quality, **own))
         return runs
+
+    def _arm(self, arm: str, changes: dict[str, Any]) -> tuple[ObjectiveConfig, list[float]]:
+        merged = {**self.objective.model_dump(), **{k: v for k, v in changes.items() if k != "rates"}}
+        try:
+            rates = TypeAdapter(list[float]).validate_python(changes.get("rates", self.rates))
+            return ObjectiveConfig.model_validate(merged), rates
+        except ValidationError as error:
+            raise ConfigError(f"arms.{arm}: {_explain(error)}") from None
 
 
 def shipped_presets() -> list[str]:
@@ -189,12 +199,17 @@ def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset
         key, separator, value = override.partition("=")
         if not separator:
             raise ConfigError(f"{override!r}: a setting is written key=value, e.g. optimizer.steps=500")
-        _set(tree, key.split("."), yaml.safe_load(value))
+        try:
+            _set(tree, key.split("."), yaml.safe_load(value))
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{override!r}: not YAML ({' '.join(str(error).split())})") from None
     try:
         preset = Preset.model_validate(tree)
         preset.runs()
     except ValidationError as error:
         raise ConfigError(f"{name_or_path}: {_explain(error)}") from None
+    except ConfigError as error:
+        raise ConfigError(f"{name_or_path}: {error}") from None
     return preset
 
 

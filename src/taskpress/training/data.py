@@ -10,6 +10,7 @@ import lightning
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -48,6 +49,7 @@ class Mixture:
         return int(self._ends[-1])
 
     def image(self, index: int) -> NDArray[np.uint8]:
+        """Picture `index` of all, uint8 [H, W, 3] in RGB."""
         which = int(np.searchsorted(self._ends, index, side="right"))
         start = int(self._ends[which - 1]) if which else 0
         return self.datasets[which][index - start].image
@@ -99,16 +101,20 @@ class StepStream(IterableDataset[Batch]):
             yield self.batch(step)
 
     def batch(self, step: int) -> Batch:
+        """The batch of optimizer step `step`, counted from 0, for this rank."""
         size = self.config.batch
         first = (step * self.ranks + self.rank) * size
         crops = [self._crop(i) for i in range(first, first + size)]
         return Batch(torch.stack([image for image, _ in crops]), [labels for _, labels in crops])
 
+    def picture(self, index: int) -> NDArray[np.uint8]:
+        """A picture as it is labelled and cropped: [H, W, 3], its long side scaled as configured."""
+        image = self.pictures.image(index)
+        return image if self.config.long_side is None else resize_long_side(image, self.config.long_side)
+
     def _crop(self, draw: int) -> tuple[Tensor, Detections]:
         rng = np.random.default_rng([self.seed, 1, draw])
-        image = self.pictures.image(self._index(draw))
-        if self.config.long_side is not None:
-            image = resize_long_side(image, self.config.long_side)
+        image = self.picture(self._index(draw))
         labels = self.teacher.labels(image) if self.teacher is not None else Detections.empty()
         patch = self.config.patch
         height, width = image.shape[:2]
@@ -154,4 +160,14 @@ class CropsModule(lightning.LightningDataModule):
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
         )
+        if self.teacher is not None and self.config.workers > 0:
+            self._label_all(stream, self.teacher)
         return DataLoader(stream, batch_size=None, num_workers=self.config.workers)
+
+    def _label_all(self, stream: StepStream, teacher: Teacher) -> None:
+        """Fills the cache: worker processes could not run a recognizer that is on a GPU."""
+        assert self.trainer is not None
+        own = range(stream.rank, len(self.pictures), stream.ranks)
+        for index in track(own, "the teacher labels pictures"):
+            teacher.labels(stream.picture(index))
+        self.trainer.strategy.barrier()

@@ -43,7 +43,7 @@ class CodecTraining(lightning.LightningModule):
         # Noise depends on (seed, step) alone: equal for the arms that are compared, and after a resume.
         torch.manual_seed(self.config.seed * 1_000_003 + self.global_step * 1009 + self.global_rank)
         terms = self.objective(batch, self.codec.estimate(batch.images), self.branch)
-        if self.global_step % self.config.trainer.log_every == 0:
+        if (self.global_step + 1) % self.config.trainer.log_every == 0:
             for name, value in terms.items():
                 self.log(name, value.detach(), prog_bar=name in PROGRESS_BAR, batch_size=len(batch.labels))
         return terms["loss"]

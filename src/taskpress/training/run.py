@@ -6,10 +6,12 @@ import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import lightning
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
@@ -17,11 +19,14 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
 from taskpress.recognition.named import load_recognizer
-from taskpress.training.config import Preset, RunConfig, expand
+from taskpress.training.config import Preset, RunConfig, TrainerConfig, expand
 from taskpress.training.data import CropsModule
 from taskpress.training.module import CodecTraining
 from taskpress.training.teacher import Teacher
 from taskpress.version import __version__
+
+OWN_FIELDS = {"trainer": {"accelerator", "checkpoint_every", "log_every"}}
+"""Settings that change how a training runs, not what comes out."""
 
 
 def codec_path(folder: Path, config: RunConfig) -> Path:
@@ -37,68 +42,113 @@ def train_experiment(
     folder:      holds preset.yaml, one folder per training, and codecs/
     only:        trainings to run now, by `start`, arm (`task+aux`) or name (`aux-q2`); none: all. Several
                  processes may share a folder when each has its own part of the trainings.
-    limit_steps: stops each training after so many steps: a rehearsal
-    Returns the codecs' files. Raises ConfigError when a training in the folder began with other settings.
+    limit_steps: stops each training after so many steps: a rehearsal, whose codecs a later call trains on
+    Returns the codecs' files. Raises ConfigError when a training in the folder began with other settings or
+    from another codec, and what opening recognizer, pictures and initial codec raises, before it writes.
     """
     runs = preset.runs()
-    chosen = _choose(runs, only)
     start = runs[0] if preset.start is not None else None
-    folder.mkdir(parents=True, exist_ok=True)
-    atomic_write(folder / "preset.yaml", yaml.safe_dump(preset.model_dump(), sort_keys=False).encode())
     codecs = []
-    for config in chosen:
-        target = codec_path(folder, config)
-        initial = None
-        if start is not None and config is not start:
-            _claim(folder, start)
-            initial = codec_path(folder, start)
-            if not initial.exists():
-                raise ConfigError(f"{initial}: the start is not trained yet; run it first with --only start")
-        _claim(folder, config)
-        if not target.exists():
-            _train(config, folder / config.short_name, initial, target, limit_steps, command)
-        codecs.append(target)
+    for config in _choose(runs, only):
+        initial = codec_path(folder, start) if start is not None and config is not start else None
+        if initial is not None and not initial.exists():
+            raise ConfigError(f"{initial}: the start is not trained yet; run it first with --only start")
+        codecs.append(_train(config, folder, preset, initial, limit_steps, command))
     return codecs
 
 
 def _train(
-    config: RunConfig, folder: Path, initial: Path | None, target: Path, limit_steps: int | None, command: str
-) -> None:
+    config: RunConfig,
+    folder: Path,
+    preset: Preset,
+    initial: Path | None,
+    limit_steps: int | None,
+    command: str,
+) -> Path:
     recognizer = load_recognizer(expand(config.recognizer)) if config.recognizer is not None else None
     needs_labels = config.objective.alpha > 0 or config.objective.task in ("outputs", "both")
     data = CropsModule(config.data, config.seed, Teacher(recognizer) if recognizer and needs_labels else None)
-    steps = training_steps(config, len(data.pictures))
-    module = CodecTraining(config, steps, _initial_codec(config, initial), recognizer)
-    checkpoint = ModelCheckpoint(
-        dirpath=folder / "checkpoints",
-        filename="last",
-        every_n_train_steps=config.trainer.checkpoint_every,
-        enable_version_counter=False,
-    )
-    # Lightning announces devices, sanity of loggers and tips; what a user needs is in the progress bar.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    trainer = lightning.Trainer(
-        max_steps=min(steps, limit_steps or steps),
-        max_epochs=-1,
-        accelerator=config.trainer.accelerator,
-        devices=config.trainer.devices,
-        precision=config.trainer.precision,  # type: ignore[arg-type] # Lightning checks it and says what it takes
-        gradient_clip_val=config.optimizer.clip,
-        log_every_n_steps=config.trainer.log_every,
-        logger=[
-            CSVLogger(folder, name="logs", version=""),
-            TensorBoardLogger(folder, name="logs", version=""),
-        ],
-        callbacks=[checkpoint, _Bar(config.name)],
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    resumed = folder / "checkpoints" / "last.ckpt"
-    trainer.fit(module, data, ckpt_path=resumed if resumed.exists() else None, weights_only=True)
+    codec = _initial_codec(config, initial)
+    trainer = _trainer(config.trainer, config.optimizer.clip)
+    steps = training_steps(config, len(data.pictures), trainer.world_size)
+    wanted = min(steps, limit_steps or steps)
+    provenance = {"initial": initial.stem if initial else config.codec.init, "begins_as": codec.fingerprint}
+    own, target = folder / config.short_name, codec_path(folder, config)
+    _claim(own / "config.yaml", {**config.model_dump(), **provenance})
+    atomic_write(folder / "preset.yaml", yaml.safe_dump(preset.model_dump(), sort_keys=False).encode())
+    if target.exists() and Codec.load(target).card.get("steps", 0) >= wanted:
+        return target
+
+    last = own / "checkpoints" / "last.ckpt"
+    trainer = _trainer(config.trainer, config.optimizer.clip, wanted, config.name, own, _step_of(last))
+    module = CodecTraining(config, steps, codec, recognizer)
+    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
-        _export(module.codec, config, target, trainer.global_step, initial, command)
+        card = {
+            "name": config.name,
+            "arm": config.arm,
+            "quality": config.quality,
+            "steps": trainer.global_step,
+            "command": command,
+            "config": config.model_dump(),
+            "versions": {
+                "taskpress": __version__,
+                "torch": torch.__version__,
+                "lightning": lightning.__version__,
+            },
+            **provenance,
+        }
+        target.parent.mkdir(parents=True, exist_ok=True)
+        module.codec.cpu().save(target, half=config.codec.half, card=card)
+    # The next training of this experiment begins from the file that rank 0 has just written.
+    trainer.strategy.barrier()
+    return target
+
+
+def _trainer(
+    settings: TrainerConfig,
+    clip: float | None,
+    steps: int = -1,
+    title: str = "",
+    folder: Path | None = None,
+    first_step: int = 0,
+) -> lightning.Trainer:
+    """Without a folder, a trainer that only tells devices and ranks; ConfigError for settings it refuses."""
+    # Lightning announces devices, sanity of loggers and tips; what a user needs is in the progress bar.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logs: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    if folder is not None:
+        # Opening a log deletes an older one of the same name, so every attempt has its own.
+        version = f"from-step-{first_step:06d}"
+        checkpoint = ModelCheckpoint(
+            dirpath=folder / "checkpoints",
+            filename="last",
+            every_n_train_steps=settings.checkpoint_every,
+            enable_version_counter=False,
+        )
+        logs = {
+            "logger": [
+                logger(folder, name="logs", version=version) for logger in (CSVLogger, TensorBoardLogger)
+            ],
+            "callbacks": [checkpoint, _Bar(title)],
+            "log_every_n_steps": settings.log_every,
+        }
+    try:
+        return lightning.Trainer(
+            max_steps=steps,
+            max_epochs=-1,
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            precision=settings.precision,  # type: ignore[arg-type] # Lightning checks it and says what it takes
+            gradient_clip_val=clip,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **logs,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"trainer: {error}") from error
 
 
 class _Bar(RichProgressBar):
@@ -112,47 +162,28 @@ class _Bar(RichProgressBar):
         return self.title
 
 
-def training_steps(config: RunConfig, pictures: int) -> int:
-    """Steps of a training that is told in epochs: passes over `pictures`, in batches."""
+def training_steps(config: RunConfig, pictures: int, ranks: int = 1) -> int:
+    """Steps of a training that is told in epochs: passes over `pictures`, in batches on each of the ranks."""
     if config.optimizer.steps is not None:
         return config.optimizer.steps
     assert config.optimizer.epochs is not None
-    return math.ceil(config.optimizer.epochs * pictures / config.data.batch)
+    return math.ceil(config.optimizer.epochs * pictures / (config.data.batch * ranks))
 
 
 def _initial_codec(config: RunConfig, initial: Path | None) -> Codec:
-    source = str(initial) if initial is not None else config.codec.init
+    asked = config.codec
+    source = str(initial) if initial is not None else expand(asked.init) if asked.init is not None else None
     if source is None:
-        return Codec.create(
-            config.codec.architecture, config.codec.channels, config.codec.latent_channels, seed=config.seed
-        )
+        return Codec.create(asked.architecture, asked.channels, asked.latent_channels, seed=config.seed)
     codec = Codec.load(source)
-    if codec.architecture != config.codec.architecture:
+    found = (codec.architecture, codec.model.N, codec.latent_channels)
+    wanted = (asked.architecture, asked.channels, asked.latent_channels or codec.latent_channels)
+    if found != wanted:
         raise ConfigError(
-            f"{source}: is a {codec.architecture}, the preset asks for a {config.codec.architecture}"
+            f"{source}: is a {found[0]} with N = {found[1]}, M = {found[2]}; "
+            f"the preset asks for a {wanted[0]} with N = {wanted[1]}, M = {wanted[2]}"
         )
     return codec
-
-
-def _export(
-    codec: Codec, config: RunConfig, target: Path, steps: int, initial: Path | None, command: str
-) -> None:
-    card = {
-        "name": config.name,
-        "arm": config.arm,
-        "quality": config.quality,
-        "steps": steps,
-        "initial": initial.stem if initial is not None else config.codec.init,
-        "command": command,
-        "config": config.model_dump(),
-        "versions": {
-            "taskpress": __version__,
-            "torch": torch.__version__,
-            "lightning": lightning.__version__,
-        },
-    }
-    target.parent.mkdir(parents=True, exist_ok=True)
-    codec.cpu().save(target, half=config.codec.half, card=card)
 
 
 def _choose(runs: list[RunConfig], only: Sequence[str]) -> list[RunConfig]:
@@ -163,10 +194,8 @@ def _choose(runs: list[RunConfig], only: Sequence[str]) -> list[RunConfig]:
     return [run for run in runs if not only or run.arm in only or run.short_name in only]
 
 
-def _claim(folder: Path, config: RunConfig) -> None:
-    """Writes the settings of a training into its folder; refuses one that was trained with others."""
-    path = folder / config.short_name / "config.yaml"
-    wanted = config.model_dump()
+def _claim(path: Path, wanted: dict[str, Any]) -> None:
+    """Writes the settings of a training into its folder; refuses one that began with others."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
@@ -174,6 +203,19 @@ def _claim(folder: Path, config: RunConfig) -> None:
     there = yaml.safe_load(path.read_text())
     if not isinstance(there, dict):
         raise ConfigError(f"{path}: is damaged; remove its folder to train anew")
-    differing = [key for key in wanted if key != "trainer" and wanted[key] != there.get(key)]
-    if differing:
-        raise ConfigError(f"{path}: this training began with another `{differing[0]}`; choose another -o")
+    for key in wanted:
+        ours, theirs = (_deciding(key, settings.get(key)) for settings in (wanted, there))
+        if ours != theirs:
+            raise ConfigError(f"{path}: this training began with another `{key}`; choose another -o")
+
+
+def _deciding(key: str, value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    return {name: setting for name, setting in value.items() if name not in OWN_FIELDS.get(key, ())}
+
+
+def _step_of(checkpoint: Path) -> int:
+    if not checkpoint.exists():
+        return 0
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])

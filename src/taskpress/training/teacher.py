@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from taskpress.coding.files import atomic_write
+from taskpress.coding.images import to_tensor
 from taskpress.recognition.protocol import Detections, Recognizer
 
 SMALLEST_SIDE = 4.0
@@ -43,11 +44,8 @@ class Teacher:
         self.misses = 0
         self._known: dict[str, Detections] = {}
 
-    def labels(self, image: NDArray[np.uint8], key: str | None = None) -> Detections:
-        """What the recognizer sees in `image`, uint8 [H, W, 3] RGB; boxes in its pixels, tensors on the CPU.
-
-        key: name of the picture, noted in the entry for whoever looks into the cache; decides nothing.
-        """
+    def labels(self, image: NDArray[np.uint8]) -> Detections:
+        """What the recognizer sees in `image`, uint8 [H, W, 3] RGB; boxes in pixels, on the CPU."""
         digest = hashlib.sha256(
             repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()
         ).hexdigest()
@@ -58,7 +56,7 @@ class Teacher:
             if labels is None:
                 self.misses += 1
                 labels = self._recognize(image)
-                _write(entry, labels, key or "")
+                _write(entry, labels)
             else:
                 self.hits += 1
             self._known[digest] = labels
@@ -67,7 +65,7 @@ class Teacher:
         return labels
 
     def _recognize(self, image: NDArray[np.uint8]) -> Detections:
-        tensor = torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+        tensor = to_tensor(image)
         if isinstance(self.recognizer, nn.Module):
             tensor = tensor.to(next(self.recognizer.parameters()).device)
         return self.recognizer.pseudo_labels([tensor])[0].to("cpu")
@@ -116,14 +114,13 @@ def _read(entry: Path) -> Detections | None:
     return Detections(torch.from_numpy(boxes), torch.from_numpy(labels), torch.from_numpy(scores))
 
 
-def _write(entry: Path, labels: Detections, source: str) -> None:
+def _write(entry: Path, labels: Detections) -> None:
     buffer = io.BytesIO()
     np.savez(
         buffer,
         boxes=labels.boxes.numpy().astype(np.float32),
         labels=labels.labels.numpy().astype(np.int64),
         scores=labels.scores.numpy().astype(np.float32),
-        source=np.array(source),
     )
     entry.parent.mkdir(parents=True, exist_ok=True)
     atomic_write(entry, buffer.getvalue())
