@@ -3,12 +3,17 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test slow lint clean
+.PHONY: setup setup-dev demo test slow lint clean
 
 setup: $(VENV)/installed
+setup-dev: $(VENV)/installed-dev
 
-$(VENV)/installed: pyproject.toml constraints.txt requirements-peers.txt
+$(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-peers.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	$(BIN)/pip install --quiet --no-deps --requirement requirements-peers.txt
 	touch $@
@@ -16,13 +21,13 @@ $(VENV)/installed: pyproject.toml constraints.txt requirements-peers.txt
 demo: setup
 	$(BIN)/taskpress demo -o demo
 
-test: setup
+test: setup-dev
 	$(BIN)/python -m pytest
 
-slow: setup
+slow: setup-dev
 	$(BIN)/python -m pytest -m slow
 
-lint: setup
+lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
