@@ -14,7 +14,7 @@ from taskpress.auxiliary.named import KINDS, build_auxiliary
 from taskpress.auxiliary.objectness import ObjectnessBranch
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
-from taskpress.recognition.protocol import Detections
+from taskpress.detections import Detections
 
 STRIDE = 16
 

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from taskpress.datasets.dataset import Sample
+from taskpress.detections import Category, Detections
 from taskpress.evaluation.result import Result
-from taskpress.recognition.protocol import Category, Detections, Task
+from taskpress.recognition.protocol import Task
 
 CATEGORIES = (Category(1, "red"), Category(2, "green"), Category(5, "blue"))
 SQUARES = (

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from taskpress.coding.errors import DataError
+from taskpress.detections import Category, Detections
 from taskpress.evaluation.detection_metric import METRICS, coco_metrics, teacher_ground_truth
-from taskpress.recognition.protocol import Category, Detections
 
 CATEGORIES = (Category(3, "cat"), Category(7, "dog"))
 

@@ -17,9 +17,10 @@ from torchvision.models.detection import (
 
 from taskpress.coding.errors import RecognizerError
 from taskpress.datasets.scenes import CATEGORIES, Scenes
+from taskpress.detections import Category, Detections
 from taskpress.evaluation.detection_metric import coco_metrics
 from taskpress.recognition.faster_rcnn import FasterRCNN, from_torchvision, load_scenes_recognizer
-from taskpress.recognition.protocol import Category, Detections, Recognizer
+from taskpress.recognition.protocol import Recognizer
 from taskpress.recognition.slim_rcnn import slim_rcnn
 
 MOBILE = "fasterrcnn-mobilenet-v3-large-320-fpn"

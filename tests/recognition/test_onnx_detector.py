@@ -16,9 +16,10 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from taskpress.coding.errors import RecognizerError
+from taskpress.detections import Category, Detections
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.onnx_detector import OnnxDetector
-from taskpress.recognition.protocol import Category, Detections, Recognizer, Task
+from taskpress.recognition.protocol import Recognizer, Task
 
 TinyYolox = Callable[..., Path]
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torchvision.ops import box_iou
 
-from taskpress.recognition.protocol import Detections
+from taskpress.detections import Detections
 from taskpress.recognition.yolox_loss import (
     Cells,
     assign,

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from taskpress.coding.errors import ConfigError, DataError
-from taskpress.recognition.protocol import Detections
+from taskpress.detections import Detections
 from taskpress.training.config import DataConfig
 from taskpress.training.data import Batch, StepStream, open_sources
 

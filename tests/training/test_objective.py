@@ -10,7 +10,8 @@ from torch import Tensor
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.coding.codec import Codec, Estimate
-from taskpress.recognition.protocol import Category, Detections, Task
+from taskpress.detections import Category, Detections
+from taskpress.recognition.protocol import Task
 from taskpress.training.config import ObjectiveConfig
 from taskpress.training.data import Batch
 from taskpress.training.objective import Objective, relative_squared_error

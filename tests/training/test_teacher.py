@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from taskpress.recognition.protocol import Category, Detections, Task
+from taskpress.detections import Category, Detections
+from taskpress.recognition.protocol import Task
 from taskpress.training.teacher import Teacher, default_cache_dir, transform_labels
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from taskpress.recognition.protocol import Detections
+from taskpress.detections import Detections
 
 PRIOR = 0.01
 """Chance of an object that an untrained head states for every cell (Lin et al., arXiv:1708.02002, 3.3)."""

@@ -10,7 +10,7 @@ from torchvision.ops import batched_nms, generalized_box_iou_loss, sigmoid_focal
 
 from taskpress.auxiliary.assignment import assign_cells
 from taskpress.auxiliary.branch import PRIOR, AuxiliaryBranch, prediction, stem, tower
-from taskpress.recognition.protocol import Detections
+from taskpress.detections import Detections
 
 LARGEST_LOG_SIZE = 5.0
 """A box side is at most e⁵ cells, 2374 pixels at stride 16; bounds the exponential."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from taskpress.auxiliary.branch import AuxiliaryBranch, prediction, stem, tower
-from taskpress.recognition.protocol import Detections
+from taskpress.detections import Detections
 
 
 def coverage(boxes: Tensor, height: int, width: int, stride: int) -> Tensor:

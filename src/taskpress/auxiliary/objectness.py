@@ -10,7 +10,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from taskpress.auxiliary.assignment import assign_cells
 from taskpress.auxiliary.branch import PRIOR, AuxiliaryBranch, prediction, stem, tower
-from taskpress.recognition.protocol import Detections
+from taskpress.detections import Detections
 
 
 class ObjectnessBranch(AuxiliaryBranch):

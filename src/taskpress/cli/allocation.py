@@ -41,9 +41,9 @@ def allocation(
     from taskpress.coding.errors import ConfigError
     from taskpress.coding.files import atomic_write
     from taskpress.coding.images import read_image, resize_long_side, to_tensor
+    from taskpress.detections import Detections
     from taskpress.evaluation.allocation import allocate, area_in_boxes, share_in_boxes
     from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
-    from taskpress.recognition.protocol import Detections
 
     if len(sources) < 2:
         raise ConfigError(

@@ -10,7 +10,7 @@ import torch
 from taskpress.coding.errors import DataError
 from taskpress.coding.images import read_image
 from taskpress.datasets.dataset import Sample
-from taskpress.recognition.protocol import Category, Detections
+from taskpress.detections import Category, Detections
 
 
 class CocoImages:

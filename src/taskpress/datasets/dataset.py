@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpress.recognition.protocol import Category, Detections
+from taskpress.detections import Category, Detections
 
 
 @dataclass(frozen=True)

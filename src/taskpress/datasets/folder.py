@@ -7,7 +7,7 @@ from pathlib import Path
 from taskpress.coding.errors import DataError
 from taskpress.coding.images import read_image
 from taskpress.datasets.dataset import Sample
-from taskpress.recognition.protocol import Category, Detections
+from taskpress.detections import Category, Detections
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
 

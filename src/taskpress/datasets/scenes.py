@@ -13,7 +13,7 @@ from taskpress.coding.errors import DataError
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.scene_painting import Scene, paint
 from taskpress.datasets.scene_shapes import CLASSES
-from taskpress.recognition.protocol import Category, Detections
+from taskpress.detections import Category, Detections
 
 CATEGORIES = tuple(Category(number, name) for number, name in enumerate(CLASSES, start=1))
 SPLITS = {"train": 0, "test": 1}

@@ -17,7 +17,7 @@ from torch import Tensor
 from taskpress.coding.codec import Codec
 from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset
-from taskpress.recognition.protocol import Detections
+from taskpress.detections import Detections
 
 STRIDE = 16
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskpress.coding.errors import DataError
-from taskpress.recognition.protocol import Category, Detections
+from taskpress.detections import Category, Detections
 
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 

@@ -21,9 +21,10 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError, DataError
 from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset, Sample
+from taskpress.detections import Detections
 from taskpress.evaluation.detection_metric import coco_metrics, teacher_ground_truth
 from taskpress.evaluation.result import EncoderSize, Picture, Result, command_line, versions
-from taskpress.recognition.protocol import Detections, Recognizer, Task
+from taskpress.recognition.protocol import Recognizer, Task
 
 Pixels = NDArray[np.uint8]
 

@@ -1,6 +1,6 @@
 """The 80 classes of COCO, in the order in which detectors trained on it number their outputs."""
 
-from taskpress.recognition.protocol import Category
+from taskpress.detections import Category
 
 COCO_CATEGORIES: tuple[Category, ...] = (
     Category(1, "person"),

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 
 from taskpress.coding.errors import RecognizerError
-from taskpress.recognition.protocol import Category, Detections, Task, freeze
+from taskpress.detections import Category, Detections
+from taskpress.recognition.protocol import Task, freeze
 
 PSEUDO_LABEL_THRESHOLD = 0.5
 MOST_AT_ONCE = 8

@@ -19,8 +19,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
 from taskpress.coding.errors import RecognizerError
+from taskpress.detections import Category
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
-from taskpress.recognition.protocol import Category
 
 OWN = {
     "fasterrcnn-r50-fpn": detection.fasterrcnn_resnet50_fpn,

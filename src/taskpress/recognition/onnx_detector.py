@@ -11,9 +11,10 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
 from taskpress.coding.errors import RecognizerError
+from taskpress.detections import Category, Detections
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.letterbox import Placement, fitted_size, letterbox, to_detector_pixels
-from taskpress.recognition.protocol import Category, Detections, Task, freeze
+from taskpress.recognition.protocol import Task, freeze
 from taskpress.recognition.yolox_graph import STRIDES, read_network
 from taskpress.recognition.yolox_loss import decode, yolox_loss
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from taskpress.recognition.protocol import Detections
+from taskpress.detections import Detections
 
 CENTER_RADIUS = 1.5
 TOP_OVERLAPS = 10

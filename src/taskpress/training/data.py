@@ -20,7 +20,7 @@ from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.dataset import Dataset
 from taskpress.datasets.folder import ImageFolder
 from taskpress.datasets.scenes import Scenes
-from taskpress.recognition.protocol import Detections
+from taskpress.detections import Detections
 from taskpress.training.config import DataConfig, expand
 from taskpress.training.teacher import Teacher, transform_labels
 

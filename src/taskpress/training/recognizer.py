@@ -24,9 +24,9 @@ from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.scenes import CATEGORIES, Scenes
+from taskpress.detections import Detections
 from taskpress.evaluation.detection_metric import coco_metrics
 from taskpress.recognition.faster_rcnn import SCENES_WEIGHTS, FasterRCNN
-from taskpress.recognition.protocol import Detections
 from taskpress.recognition.slim_rcnn import slim_rcnn
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"

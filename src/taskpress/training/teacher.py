@@ -15,7 +15,8 @@ from torch import nn
 
 from taskpress.coding.files import atomic_write
 from taskpress.coding.images import to_tensor
-from taskpress.recognition.protocol import Detections, Recognizer
+from taskpress.detections import Detections
+from taskpress.recognition.protocol import Recognizer
 
 SMALLEST_SIDE = 4.0
 """Pixels; of a thinner remainder of a box at a crop's border nothing can be recognized."""
