@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from taskpress.coding.errors import ConfigError, DataError
-from taskpress.evaluation.compare import compare, find_results, write_comparison
-from taskpress.evaluation.rd_figure import rd_figure
+from taskpress.evaluation.compare import compare, find_results
+from taskpress.evaluation.rd_figure import rd_figure, write_comparison
 from taskpress.evaluation.result import Result
 
 Make = Callable[..., Result]

@@ -33,12 +33,11 @@ class Page(HTMLParser):
             self.headings.append(data.strip())
 
 
-@pytest.mark.slow
 def test_demo_measures_every_shipped_codec_and_writes_a_page_that_needs_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "ANCHORS", {"avif": (20, 45)})
-    comparison = demo.run_demo(tmp_path, scenes=4, jobs=2)
+    comparison = demo.run_demo(tmp_path, scenes=4, jobs=1)
     results = [Result.read(path) for path in sorted((tmp_path / "results").glob("*.json"))]
     learned = [name for name in shipped_names() if name.startswith("scenes-")]
     assert {r.codec for r in results} >= set(learned)

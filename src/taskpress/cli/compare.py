@@ -36,11 +36,12 @@ def compare(
     Example: taskpress compare results -o comparison --anchor task
     """
     from taskpress.evaluation import compare as comparing
+    from taskpress.evaluation.rd_figure import write_comparison
     from taskpress.evaluation.result import Result
 
     read = [Result.read(path) for path in comparing.find_results(results)]
     comparison = comparing.compare(read, anchor)
-    written = comparing.write_comparison(comparison, output)
+    written = write_comparison(comparison, output)
     if as_json:
         typer.echo(json.dumps(comparison.as_json(), indent=1))
         return

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from taskpress.coding.errors import ConfigError, DataError
-from taskpress.coding.files import atomic_write
 from taskpress.evaluation.bd_rate import BdRate, Curve, bd_rate
 from taskpress.evaluation.result import Result
 
@@ -96,18 +95,6 @@ def compare(results: Sequence[Result], anchor: str | None = None) -> Comparison:
         if name != anchor
     }
     return Comparison(anchor, curves, bd_rates)
-
-
-def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
-    """Writes `comparison.json` and `rd.png` into a folder, each whole or not at all; returns their paths."""
-    from taskpress.evaluation.rd_figure import rd_figure
-
-    folder.mkdir(parents=True, exist_ok=True)
-    json_path, png_path = folder / "comparison.json", folder / "rd.png"
-    picture = rd_figure(comparison)
-    atomic_write(json_path, (json.dumps(comparison.as_json(), indent=1) + "\n").encode())
-    atomic_write(png_path, picture)
-    return json_path, png_path
 
 
 def _curve(name: str, points: Sequence[Result], metric: str) -> Curve:

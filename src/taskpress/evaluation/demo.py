@@ -29,8 +29,9 @@ from taskpress.datasets.scenes import Scenes
 from taskpress.evaluation.allocation import allocate, dataset_share
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
 from taskpress.evaluation.anchors import anchor
-from taskpress.evaluation.compare import Comparison, compare, write_comparison
+from taskpress.evaluation.compare import Comparison, compare
 from taskpress.evaluation.rate_accuracy import CodecCoder, Coder, Reference, evaluate, make_reference
+from taskpress.evaluation.rd_figure import write_comparison
 from taskpress.evaluation.report import Picture, Share, render_report
 from taskpress.evaluation.result import Result, command_line
 from taskpress.recognition.named import load_recognizer

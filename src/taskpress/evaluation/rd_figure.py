@@ -1,17 +1,19 @@
-"""The figure of rate against accuracy."""
+"""The figure of rate against accuracy, and the files of a comparison."""
 
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taskpress.coding.files import atomic_write
+from taskpress.evaluation.compare import Comparison
 from taskpress.evaluation.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from taskpress.evaluation.compare import Comparison
 
 # Okabe and Ito's palette, readable with any colour vision; marker and dash repeat the distinction in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -21,6 +23,16 @@ _PANELS = (
     ("teacher_ap", "uncompressed_teacher_ap", "AP against the recognizer's own labels"),
     ("ap", "uncompressed_ap", "AP against the annotations"),
 )
+
+
+def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
+    """Writes `comparison.json` and `rd.png` into a folder, each at once or not at all; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    json_path, png_path = folder / "comparison.json", folder / "rd.png"
+    picture = rd_figure(comparison)
+    atomic_write(json_path, (json.dumps(comparison.as_json(), indent=1) + "\n").encode())
+    atomic_write(png_path, picture)
+    return json_path, png_path
 
 
 def rd_figure(comparison: Comparison) -> bytes:
