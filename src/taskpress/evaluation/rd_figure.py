@@ -26,7 +26,7 @@ _PANELS = (
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
-    """Writes `comparison.json` and `rd.png` into a folder, each at once or not at all; returns their paths."""
+    """Writes `comparison.json` and `rd.png` into a folder, whole or not at all; returns their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     json_path, png_path = folder / "comparison.json", folder / "rd.png"
     picture = rd_figure(comparison)
