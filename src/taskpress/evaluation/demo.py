@@ -38,7 +38,7 @@ from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 
 RECOGNIZER = "scenes"
-ANCHORS = {"jpeg": (5, 10, 20, 40), "webp": (1, 10, 30, 60), "avif": (15, 25, 40, 55)}
+ANCHORS = {"jpeg": (5, 10, 20), "webp": (1, 10, 30), "avif": (10, 20, 35)}
 SHOWN = (0, 1, 2)
 """Scenes in the report: the first ones of the test split, whatever they look like."""
 
