@@ -75,7 +75,8 @@ def headline(comparison: Comparison) -> str:
     low, high = outcome.overlap or (math.nan, math.nan)
     return (
         f"At equal accuracy the auxiliary loss {word} {abs(outcome.value):.1f} % of the bits "
-        f"(BD-rate over a teacher AP of {low:.0f} to {high:.0f}; one training each, so a few percent are noise)"
+        f"(BD-rate over a teacher AP of {low:.0f} to {high:.0f}; "
+        "one training each, so a few percent are noise)"
     )
 
 
