@@ -89,9 +89,11 @@ def test_a_bad_picture_among_good_ones_stops_none_of_them(
     taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
     (pictures / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    outcome = taskpress("encode", codec_file, pictures, "-o", tmp_path / "out")
+    outcome = taskpress("encode", codec_file, pictures, "-o", tmp_path / "out", "--json")
     assert outcome.code == 1
     assert tree(tmp_path / "out") == {"rgb.tpc", "grey.tpc", "deeper/palette.tpc"}
+    done = {Path(row["file"]).name for row in json.loads(outcome.out)}
+    assert done == {"rgb.tpc", "grey.tpc", "palette.tpc"}
     assert "broken.png" in outcome.err and "1 of 4" in outcome.err
 
 

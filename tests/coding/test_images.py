@@ -1,5 +1,6 @@
 """Pictures of every kind: those that are read as they look, and those that are refused by name."""
 
+import io
 import struct
 import zlib
 from pathlib import Path
@@ -149,3 +150,52 @@ def test_writing_an_unknown_suffix(tmp_path: Path, picture) -> None:
     with pytest.raises(ImageError, match=r"\.xyz"):
         write_image(tmp_path / "a.xyz", picture(4, 4))
     assert not list(tmp_path.iterdir())
+
+
+def tiff_rgb16() -> bytes:
+    """A 2×2 RGB TIFF of 16 bits a channel, written out from the format: Pillow does not write it."""
+    pixels = struct.pack("<12H", *range(0, 60000, 5000))
+    entries = [
+        (256, 3, 1, 2), (257, 3, 1, 2), (258, 3, 3, 8 + len(pixels)), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 1, 8), (277, 3, 1, 3), (278, 3, 1, 2), (279, 4, 1, len(pixels)),
+    ]  # fmt: skip
+    bits = struct.pack("<3H", 16, 16, 16)
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *e) for e in entries)
+    start = 8 + len(pixels) + len(bits)
+    return struct.pack("<2sHI", b"II", 42, start) + pixels + bits + directory + bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("deep.tif", tiff_rgb16()),
+        ("deep.ppm", b"P6\n# by hand\n2 1\n65535\n" + bytes(12)),
+        ("deep.pgm", b"P5 2 1 1023\n" + bytes(4)),
+    ],
+)
+def test_deep_pictures_that_pillow_would_reduce_are_refused(tmp_path: Path, name: str, data: bytes) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ImageError, match=rf"{name}: .*16-bit"):
+        read_image(tmp_path / name)
+
+
+def test_shallow_ppm_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(b"P6\n2 1\n255\n" + bytes(range(6)))
+    assert read_image(tmp_path / "a.ppm").ravel().tolist() == list(range(6))
+
+
+def test_an_altered_avif_is_a_picture_or_an_image_error(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 255, (32, 32, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(buffer, "AVIF", quality=50)
+    whole, refused = buffer.getvalue(), 0
+    for position in range(0, len(whole), max(1, len(whole) // 120)):
+        (tmp_path / "a.avif").write_bytes(
+            whole[:position] + bytes([whole[position] ^ 0x55]) + whole[position + 1 :]
+        )
+        try:
+            read_image(tmp_path / "a.avif")
+        except ImageError as error:
+            refused += 1
+            assert "a.avif" in str(error)
+    assert refused > 10

@@ -189,6 +189,13 @@ def test_a_folder_keeps_its_settings(trained: Path, tmp_path: Path) -> None:
         run.train_experiment(preset(), folder, only=["aux-q9"])
 
 
+def test_worker_processes_change_nothing_but_who_reads(trained: Path, tmp_path: Path) -> None:
+    data = {"sources": ["scenes:8"], "patch": 64, "workers": 2}
+    (codec,) = run.train_experiment(preset(data=data), tmp_path, only=["aux-q1"])
+    whole = weights(trained / "codecs" / "tiny-aux-q1.safetensors")
+    assert all(torch.equal(value, whole[key]) for key, value in weights(codec).items())
+
+
 def test_a_rehearsal_is_trained_on(trained: Path, tmp_path: Path) -> None:
     for limit in (4, None):
         (codec,) = run.train_experiment(preset(), tmp_path, only=["aux-q1"], limit_steps=limit)

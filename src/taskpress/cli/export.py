@@ -22,7 +22,7 @@ def export(
         typer.Option(help="Result files or folders of `evaluate`: their figures go onto the card."),
     ] = None,
     half: Annotated[
-        bool, typer.Option("--half", help="Store float16: half the size, another codec.")
+        bool, typer.Option("--half", help="Store float16; of float32 weights that makes another codec.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Another name; for one codec only.")] = None,
 ) -> None:
