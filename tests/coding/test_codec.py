@@ -145,6 +145,20 @@ def test_estimate_trains(codec: Codec) -> None:
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
+def test_mixed_precision_leaves_the_rate_alone(lively, picture) -> None:
+    codec = copy.deepcopy(lively("cheng2020-attention")).train()
+    batch = to_tensor(picture(64, 64))[None]
+    estimates = []
+    for mixed in (False, True):
+        torch.manual_seed(0)
+        with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            estimates.append(codec.estimate(batch))
+    full, half = estimates
+    assert half.x_hat.dtype == half.latent.dtype == half.rate.dtype == torch.float32
+    assert not torch.equal(half.latent, full.latent), "nothing ran in bfloat16"
+    torch.testing.assert_close(half.rate, full.rate, rtol=5e-3, atol=0)
+
+
 def test_estimate_has_its_shapes_and_sums(codec: Codec) -> None:
     estimate = codec.estimate(torch.rand(2, 3, 70, 130))
     channels = codec.latent_channels

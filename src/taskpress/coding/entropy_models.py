@@ -20,6 +20,11 @@ def add_noise(x: Tensor) -> Tensor:
     return x + torch.empty_like(x).uniform_(-0.5, 0.5)
 
 
+def at_least_float32(x: Tensor) -> Tensor:
+    """Undoes what mixed precision does to a layer's output: eight bits of mantissa code no probability."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
 def round_around(x: Tensor, mean: Tensor) -> Tensor:
     """round(x - mean) + mean, elementwise with broadcasting."""
     return torch.round(x - mean) + mean
@@ -75,8 +80,9 @@ class EntropyBottleneck(nn.Module):
     def likelihood(self, x: Tensor) -> Tensor:
         """P(x - ½ < value ≤ x + ½), at least 1e-9, for x [B, C, H, W]."""
         values = x.transpose(0, 1).reshape(self.channels, 1, -1)
-        upper = torch.sigmoid(self.logits_cumulative(values + 0.5))
-        lower = torch.sigmoid(self.logits_cumulative(values - 0.5))
+        with torch.autocast(x.device.type, enabled=False):
+            upper = torch.sigmoid(self.logits_cumulative(values + 0.5))
+            lower = torch.sigmoid(self.logits_cumulative(values - 0.5))
         bounded = lower_bound(upper - lower, LIKELIHOOD_BOUND)
         batch, channels, height, width = x.shape
         return bounded.reshape(channels, batch, height, width).transpose(0, 1)

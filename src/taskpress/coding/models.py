@@ -11,7 +11,12 @@ from typing import TypedDict
 import torch
 from torch import Tensor, nn
 
-from taskpress.coding.entropy_models import EntropyBottleneck, GaussianConditional, add_noise
+from taskpress.coding.entropy_models import (
+    EntropyBottleneck,
+    GaussianConditional,
+    add_noise,
+    at_least_float32,
+)
 from taskpress.coding.layers import (
     GDN,
     AttentionBlock,
@@ -79,7 +84,7 @@ class HyperpriorModel(nn.Module):
         """Scale and mean [B, M, h, w] each of ŷ, from h_s's output [B, 2M, h, w] and what precedes in ŷ."""
         if self.context_prediction is not None and self.entropy_parameters is not None:
             params = self.entropy_parameters(torch.cat((params, self.context_prediction(y_hat)), 1))
-        scales, means = params.chunk(2, 1)
+        scales, means = at_least_float32(params).chunk(2, 1)
         return scales, means
 
     def forward(self, x: Tensor) -> Output:
@@ -90,8 +95,8 @@ class HyperpriorModel(nn.Module):
         integers and likelihoods are those of y rounded around its mean. What is coded rounds around the mean
         for both, along the wavefront: `Codec.estimate` gives that.
         """
-        y = self.g_a(x)
-        z_hat, z_likelihoods = self.entropy_bottleneck(self.h_a(y))
+        y = at_least_float32(self.g_a(x))
+        z_hat, z_likelihoods = self.entropy_bottleneck(at_least_float32(self.h_a(y)))
         params = self.h_s(z_hat)
         if self.training:
             # One draw for all: synthesis, context and likelihood see the same ŷ, as they will when coding.
@@ -104,7 +109,7 @@ class HyperpriorModel(nn.Module):
             if self.context_prediction is not None:
                 y_hat = torch.round(y)
         return {
-            "x_hat": self.g_s(y_hat),
+            "x_hat": at_least_float32(self.g_s(y_hat)),
             "likelihoods": {"y": y_likelihoods, "z": z_likelihoods},
             "y_hat": y_hat,
         }
