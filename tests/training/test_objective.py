@@ -104,6 +104,28 @@ def test_gradients_of_all_terms_reach_the_codec(batch: Batch) -> None:
         assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0, name
 
 
+def test_latent_gradients_are_those_of_the_closed_form(batch: Batch) -> None:
+    latent = torch.rand(2, 1, 4, 4, requires_grad=True)
+    # x̂ repeats each latent value 768 times, so the mean of x̂ has the gradient 1/32 everywhere.
+    x_hat = latent.repeat(1, 3, 16, 16)
+    estimate = Estimate(x_hat, latent, 4 * latent.sum((1, 2, 3)), torch.ones(2, 4, 4))
+    objective = Objective(ObjectiveConfig(task="outputs", alpha=0.5), 2.0, Known())
+    terms = objective(batch, estimate, Constant())
+    found = {name: value.item() for name, value in objective.latent_gradients(terms, latent).items()}
+    assert found == pytest.approx(
+        {
+            "gradient/task": 2.0 * 3 / 32 * 32**0.5,
+            "gradient/aux": 2.0 * 0.5 * 32**0.5,
+            "gradient/rate": 4 / 2 * 32**0.5,
+            "gradient/cosine": 1.0,
+        }
+    )
+    terms["loss"].backward()
+    assert latent.grad is not None and latent.grad.norm().item() == pytest.approx(
+        found["gradient/task"] + found["gradient/aux"] + found["gradient/rate"]
+    )
+
+
 def test_relative_squared_error_at_its_fixed_points() -> None:
     features = [torch.randn(2, 4, 8, 8), torch.randn(2, 8, 4, 4)]
     assert relative_squared_error(features, features).item() == 0

@@ -42,9 +42,11 @@ class CodecTraining(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         # Noise depends on (seed, step) alone: equal for the arms that are compared, and after a resume.
         torch.manual_seed(self.config.seed * 1_000_003 + self.global_step * 1009 + self.global_rank)
-        terms = self.objective(batch, self.codec.estimate(batch.images), self.branch)
+        estimate = self.codec.estimate(batch.images)
+        terms = self.objective(batch, estimate, self.branch)
         if (self.global_step + 1) % self.config.trainer.log_every == 0:
-            for name, value in terms.items():
+            logged = {**terms, **self.objective.latent_gradients(terms, estimate.latent)}
+            for name, value in logged.items():
                 self.log(name, value.detach(), prog_bar=name in PROGRESS_BAR, batch_size=len(batch.labels))
         return terms["loss"]
 

@@ -46,6 +46,28 @@ class Objective:
         terms.update({f"aux/{name}": value for name, value in aux.items()})
         return terms
 
+    def latent_gradients(self, terms: dict[str, Tensor], latent: Tensor) -> dict[str, Tensor]:
+        """How strongly each term of the loss pulls at Ẑ: norms of its gradients there, weights included.
+
+        `gradient/task` (with the share of MSE), `gradient/aux`, `gradient/rate`; `gradient/cosine` between
+        the first two: above 0 where the auxiliary loss asks for what the task asks for. Call it before the
+        backward pass of `loss`; the graph is kept.
+        """
+        config = self.config
+        pulls = {"rate": terms["rate"], "task": self.rate * config.mse * 255**2 * terms["mse"]}
+        if "task" in terms:
+            pulls["task"] = pulls["task"] + self.rate * terms["task"]
+        if "aux" in terms:
+            pulls["aux"] = self.rate * config.alpha * terms["aux"]
+        found = {
+            name: torch.autograd.grad(pull, latent, retain_graph=True)[0].flatten().float()
+            for name, pull in pulls.items()
+        }
+        norms = {f"gradient/{name}": gradient.norm() for name, gradient in found.items()}
+        if "aux" in found:
+            norms["gradient/cosine"] = F.cosine_similarity(found["task"], found["aux"], dim=0)
+        return norms
+
     def _task_terms(self, batch: Batch, decoded: Tensor) -> dict[str, Tensor]:
         if self.config.task == "none":
             return {}
