@@ -7,7 +7,13 @@ import difflib
 from taskpress.coding.errors import RecognizerError
 from taskpress.recognition.protocol import Recognizer
 
-KINDS = ("onnx:FILE", "fasterrcnn-r50-fpn[:WEIGHTS]", "fasterrcnn-x101-fpn:WEIGHTS", "scenes")
+KINDS = (
+    "onnx:FILE",
+    "fasterrcnn-r50-fpn[:WEIGHTS]",
+    "fasterrcnn-x101-fpn:WEIGHTS",
+    "python:FILE.py:CLASS",
+    "scenes",
+)
 
 
 def load_recognizer(spec: str) -> Recognizer:
@@ -15,6 +21,7 @@ def load_recognizer(spec: str) -> Recognizer:
 
     onnx:FILE                             a detector of YOLOX's output layout
     fasterrcnn-BACKBONE-fpn[:WEIGHTS]     torchvision's Faster R-CNN, weights from a file
+    python:FILE.py:CLASS[:ARGUMENT]       your own class, e.g. docs/examples/ssdlite.py; the file is run
     scenes                                the shipped detector of the embedded default
 
     Raises RecognizerError for an unknown kind (naming the nearest) or a file that does not fit.
@@ -28,6 +35,10 @@ def load_recognizer(spec: str) -> Recognizer:
         from taskpress.recognition.faster_rcnn import from_torchvision
 
         return from_torchvision(kind, argument or None)
+    if kind == "python":
+        from taskpress.recognition.own import load_own
+
+        return load_own(argument)
     if spec == "scenes":
         from taskpress.recognition.faster_rcnn import load_scenes_recognizer
 

@@ -1,0 +1,38 @@
+"""A user's own recognizer, by file and class."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import re
+from pathlib import Path
+
+from taskpress.coding.errors import RecognizerError
+from taskpress.recognition.protocol import Recognizer
+
+
+def load_own(spec: str) -> Recognizer:
+    """The recognizer that `FILE.py:CLASS[:ARGUMENT]` names; the file is run, the class called.
+
+    Raises RecognizerError, naming the file and what is amiss, for a file or class that is not there, a class
+    that cannot be made, or an object without a member of the protocol.
+    """
+    parts = re.fullmatch(r"(.+\.py):(\w+)(?::(.+))?", spec)
+    if parts is None:
+        raise RecognizerError(f"python:{spec}: write python:FILE.py:CLASS or python:FILE.py:CLASS:ARGUMENT")
+    path, name, argument = Path(parts[1]), parts[2], parts[3]
+    if not path.is_file():
+        raise RecognizerError(f"python:{spec}: there is no file {path}")
+    module_spec = importlib.util.spec_from_file_location(f"taskpress_own_{path.stem}", path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    try:
+        module_spec.loader.exec_module(module)
+        made = getattr(module, name)(*([] if argument is None else [argument]))
+    except Exception as error:  # whatever a user's file raises
+        raise RecognizerError(f"python:{spec}: {type(error).__name__}: {error}") from error
+    if not isinstance(made, Recognizer):
+        members = sorted({*inspect.get_annotations(Recognizer), *vars(Recognizer)})
+        missing = ", ".join(m for m in members if not m.startswith("_") and not hasattr(made, m))
+        raise RecognizerError(f"python:{spec}: {name} is no recognizer: it has no {missing}")
+    return made

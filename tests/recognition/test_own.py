@@ -1,0 +1,95 @@
+"""The documented example of a user's own recognizer works, and what does not says why."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torchvision.models.detection import ssdlite320_mobilenet_v3_large
+
+from taskpress.coding.codec import Codec
+from taskpress.coding.errors import RecognizerError
+from taskpress.coding.images import to_tensor
+from taskpress.datasets.folder import ImageFolder
+from taskpress.datasets.scenes import Scenes
+from taskpress.evaluation.rate_accuracy import CodecCoder, evaluate
+from taskpress.recognition.named import load_recognizer
+from taskpress.training.config import Preset
+from taskpress.training.run import train_experiment
+
+EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "ssdlite.py"
+
+
+@pytest.fixture(scope="module")
+def spec(tmp_path_factory: pytest.TempPathFactory) -> str:
+    torch.manual_seed(0)
+    weights = tmp_path_factory.mktemp("ssdlite") / "ssdlite.pth"
+    torch.save(ssdlite320_mobilenet_v3_large(weights=None, weights_backbone=None).state_dict(), weights)
+    return f"python:{EXAMPLE}:SSDLite:{weights}"
+
+
+def test_the_example_is_frozen_and_its_loss_falls_along_the_images_gradient(spec: str) -> None:
+    recognizer = load_recognizer(spec)
+    assert isinstance(recognizer, torch.nn.Module)
+    before = {key: value.clone() for key, value in recognizer.state_dict().items()}
+    sample = Scenes("test", 1)[0]
+    image = to_tensor(sample.image).requires_grad_()
+    losses = []
+    for _ in range(4):
+        loss = torch.stack(list(recognizer.loss([image], [sample.annotations]).values())).sum()
+        (gradient,) = torch.autograd.grad(loss, image)
+        losses.append(loss.item())
+        image = (image - 0.5 * gradient / gradient.norm()).detach().requires_grad_()
+    assert losses == sorted(losses, reverse=True)
+    assert all(torch.equal(value, before[key]) for key, value in recognizer.state_dict().items())
+
+
+def test_the_example_trains_a_codec_and_judges_it(spec: str, tmp_path: Path) -> None:
+    preset = Preset.model_validate(
+        {
+            "name": "own",
+            "recognizer": spec,
+            "codec": {"channels": 8},
+            "data": {"sources": ["scenes:2"], "patch": 64},
+            "objective": {"task": "both"},
+            "optimizer": {"steps": 2},
+            "rates": [1.0],
+            "arms": {"task+aux": {"alpha": 0.1}},
+            "trainer": {"accelerator": "cpu"},
+        }
+    )
+    (codec,) = train_experiment(preset, tmp_path)
+    coder = CodecCoder(Codec.load(codec), "task+aux", codec.stem)
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    Image.fromarray(Scenes("test", 1)[0].image).save(pictures / "scene.png")
+    result = evaluate(coder, ImageFolder(pictures), load_recognizer(spec))
+    assert result.recognizer == "ssdlite" and result.bpp > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "spec", "message"),
+    [
+        ("", "own.py", "write python:FILE.py:CLASS"),
+        ("", "absent.py:Own", "there is no file"),
+        ("x = 1 /", "own.py:Own", "SyntaxError"),
+        ("", "own.py:Own", "no attribute 'Own'"),
+        (
+            "class Own:\n    def __init__(self): raise OSError('no weights')",
+            "own.py:Own",
+            "OSError: no weights",
+        ),
+        (
+            "class Own:\n    name = 'own'\n    def predict(self, images): ...",
+            "own.py:Own",
+            "it has no categories,",
+        ),
+    ],
+)
+def test_what_is_no_recognizer_says_why(text: str, spec: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(text)
+    with pytest.raises(RecognizerError, match=message) as raised:
+        load_recognizer(f"python:{tmp_path}/{spec}")
+    assert "own.py" in str(raised.value) or "absent.py" in str(raised.value)
