@@ -8,7 +8,6 @@ from taskpress.coding.errors import ConfigError, DataError, ImageError
 from taskpress.evaluation.anchors import anchor
 from taskpress.evaluation.rate_accuracy import evaluate, make_reference
 from taskpress.evaluation.result import Result
-from taskpress.recognition.protocol import Task
 
 from .conftest import ColourDetector, PngCoder, Squares
 
@@ -112,19 +111,13 @@ def test_a_file_that_is_no_result_names_itself_and_the_field(tmp_path: Path) -> 
         Result.read(tmp_path / "none.json")
 
 
-def test_unreadable_picture_and_wrong_recognizer_are_named() -> None:
+def test_an_unreadable_picture_is_named() -> None:
     class Broken(Squares):
         def __getitem__(self, index: int):
             raise ImageError("7.png: is damaged or truncated")
 
     with pytest.raises(ImageError, match=r"7\.png"):
         evaluate(PngCoder(), Broken(), ColourDetector())
-
-    class Classifier(ColourDetector):
-        task = Task.CLASSIFICATION
-
-    with pytest.raises(ConfigError, match="classification"):
-        evaluate(PngCoder(), Squares(), Classifier())
 
 
 def test_coder_that_changes_the_size_is_caught() -> None:

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from taskpress.detections import Category, Detections
+from taskpress.detections import Category, Crop, Detections
 from taskpress.recognition.protocol import Task
-from taskpress.training.teacher import Teacher, default_cache_dir, transform_labels
+from taskpress.training.teacher import Teacher, default_cache_dir
 
 
 class Counting(nn.Module):
@@ -151,7 +151,7 @@ def test_labels_follow_the_pixels(
     labels: Detections, x: int, y: int, width: int, height: int, flip: bool, min_visible: float
 ) -> None:
     """Oracle: paint each box, cut and mirror the painting, and look where the paint is."""
-    moved = transform_labels(labels, (x, y, width, height), flip, min_visible)
+    moved = labels.cropped(Crop(x, y, width, height), flip, min_visible)
     got = dict(zip(moved.labels.tolist(), moved.boxes.tolist(), strict=True))
     expected = {}
     for label, (x0, y0, x1, y1) in enumerate(labels.boxes.long().tolist()):
@@ -171,5 +171,5 @@ def test_labels_follow_the_pixels(
 
 @given(integer_boxes())
 def test_the_whole_picture_flipped_twice_is_itself(labels: Detections) -> None:
-    whole = (0, 0, SIDE, SIDE)
-    assert equal(transform_labels(transform_labels(labels, whole, True), whole, True), labels)
+    whole = Crop(0, 0, SIDE, SIDE)
+    assert equal(labels.cropped(whole, True).cropped(whole, True), labels)

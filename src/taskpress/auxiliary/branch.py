@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from taskpress.detections import Detections
 
 PRIOR = 0.01
 """Chance of an object that an untrained head states for every cell (Lin et al., arXiv:1708.02002, 3.3)."""
@@ -32,8 +30,9 @@ class AuxiliaryBranch(nn.Module, ABC):
         """Latent [B, M, h, w] to named maps [B, ·, h, w]; which ones, the branch's docstring says."""
 
     @abstractmethod
-    def loss(self, output: dict[str, Tensor], targets: Sequence[Detections]) -> dict[str, Tensor]:
-        """Named scalars whose sum is L_aux; one `targets` entry per image, in its pixels."""
+    def loss(self, output: dict[str, Tensor], targets: Sequence[Any]) -> dict[str, Tensor]:
+        """Named scalars whose sum is L_aux; one target of the branch's kind per image, in its
+        pixels."""
 
 
 class Cost(NamedTuple):

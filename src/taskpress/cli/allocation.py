@@ -59,7 +59,10 @@ def allocation(
         image = resize_long_side(image, resize)
     found = Detections.empty()
     if recognizer is not None:
-        found = open_recognizer(recognizer, device).pseudo_labels([to_tensor(image).to(device)])[0].to("cpu")
+        seen = open_recognizer(recognizer, device).pseudo_labels([to_tensor(image).to(device)])[0].to("cpu")
+        if not isinstance(seen, Detections):
+            raise ConfigError(f"--recognizer {recognizer}: has no boxes to draw; name a detector")
+        found = seen
 
     panels = [
         Drawn(codec_name(name), allocate(codec, image), codec.stride)

@@ -56,17 +56,17 @@ def print_comparison(comparison: Comparison) -> None:
 
     console = Console()
     table = Table(title=f"BD-rate against {comparison.anchor!r}")
-    for column in ("curve", "bpp", "AP", "teacher AP", "BD-rate (AP)", "BD-rate (teacher AP)"):
+    metrics = comparison.metrics
+    scores, rates = [m.heading for m in metrics], [f"BD-rate ({m.heading})" for m in metrics]
+    for column in ("curve", "bpp", *scores, *rates):
         table.add_column(column, justify="left" if column == "curve" else "right")
     for name, points in comparison.curves.items():
-        rates = comparison.bd_rates.get(name)
+        outcome = comparison.bd_rates.get(name)
         table.add_row(
             name,
             "\n".join(f"{point.bpp:.3f}" for point in points),
-            "\n".join(figure(point.ap) for point in points),
-            "\n".join(figure(point.teacher_ap) for point in points),
-            _cell(rates["ap"]) if rates else "anchor",
-            _cell(rates["teacher_ap"]) if rates else "anchor",
+            *("\n".join(figure(point.scores.get(m.key)) for point in points) for m in metrics),
+            *(_cell(outcome[m.key]) if outcome else "anchor" for m in metrics),
             end_section=True,
         )
     console.print(table)

@@ -135,28 +135,21 @@ def _print_table(results: Sequence[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from taskpress.evaluation.metrics import LISTED
+
     first = results[0]
     scaled = f", long side {first.resize}" if first.resize else ""
     table = Table(title=f"{first.images} pictures of {first.dataset}{scaled} · {first.recognizer}")
-    for column in ("codec", "bpp", "AP", "AP50", "teacher AP", "encode s/MP", "decode s/MP"):
+    metrics = LISTED[first.task]
+    for column in ("codec", "bpp", *(m.heading for m in metrics), "encode s/MP", "decode s/MP"):
         table.add_column(column, justify="left" if column == "codec" else "right")
-    table.add_row(
-        "uncompressed",
-        "",
-        figure(first.uncompressed_ap),
-        figure(first.uncompressed_ap50),
-        figure(first.uncompressed_teacher_ap),
-        "",
-        "",
-        style="dim",
-    )
+    uncompressed = (figure(first.uncompressed_scores.get(m.key)) for m in metrics)
+    table.add_row("uncompressed", "", *uncompressed, "", "", style="dim")
     for result in results:
         table.add_row(
             result.codec,
             f"{result.bpp:.3f}",
-            figure(result.ap),
-            figure(result.ap50),
-            figure(result.teacher_ap),
+            *(figure(result.scores.get(m.key)) for m in metrics),
             f"{result.encode_s_per_mp:.2f}",
             f"{result.decode_s_per_mp:.2f}",
         )
@@ -164,5 +157,5 @@ def _print_table(results: Sequence[Result]) -> None:
 
 
 def figure(value: float | None) -> str:
-    """An AP to one decimal; a dash where there is none."""
+    """A score to one decimal; a dash where there is none."""
     return "–" if value is None else f"{value:.1f}"

@@ -8,7 +8,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpress.detections import Category, Detections
+from taskpress.detections import Category
+from taskpress.targets import Target
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,14 @@ class Sample:
     id:          its number in annotation files
     name:        a file name, with or without a file behind it
     image:       [H, W, 3] uint8, RGB
-    annotations: boxes in this picture's pixels, labels as indices into the data set's `categories`, scores 1;
-                 empty where the data set is unlabelled
+    annotations: in this picture's pixels, classes as indices into the data set's `categories`, scores 1;
+                 None where the data set is unlabelled
     """
 
     id: int
     name: str
     image: NDArray[np.uint8]
-    annotations: Detections
+    annotations: Target | None
 
 
 @runtime_checkable
@@ -40,5 +41,6 @@ class Dataset(Protocol):
     def __getitem__(self, index: int) -> Sample: ...
 
     def coco_ground_truth(self) -> dict[str, Any] | None:
-        """COCO's `{"images", "annotations", "categories"}` for exactly these pictures; None if unlabelled."""
+        """COCO's `{"images", "annotations", "categories"}` for exactly these pictures; None where objects
+        are not annotated."""
         ...

@@ -7,7 +7,7 @@ from pathlib import Path
 from taskpress.coding.errors import DataError
 from taskpress.coding.images import read_image
 from taskpress.datasets.dataset import Sample
-from taskpress.detections import Category, Detections
+from taskpress.detections import Category
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
 
@@ -38,7 +38,7 @@ class ImageFolder:
 
     def __getitem__(self, index: int) -> Sample:
         path = self._paths[index]
-        return Sample(index, str(path.relative_to(self.folder)), read_image(path), Detections.empty())
+        return Sample(index, str(path.relative_to(self.folder)), read_image(path), None)
 
     def coco_ground_truth(self) -> None:
         """Nothing is known about what the pictures show."""

@@ -11,9 +11,8 @@ from typing import Any
 
 from taskpress.coding.errors import ConfigError, DataError
 from taskpress.evaluation.bd_rate import BdRate, Curve, bd_rate
+from taskpress.evaluation.metrics import COMPARED, Metric
 from taskpress.evaluation.result import Result
-
-METRICS = ("ap", "teacher_ap")
 
 
 @dataclass(frozen=True)
@@ -26,6 +25,11 @@ class Comparison:
     anchor: str
     curves: dict[str, list[Result]]
     bd_rates: dict[str, dict[str, BdRate]]
+
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What was compared: the metrics of the results' task."""
+        return COMPARED[next(iter(self.curves.values()))[0].task]
 
     def as_json(self) -> dict[str, Any]:
         """`comparison.json`: rows of curve, bd_rate, overlap, overlap_share, reason, note, all by metric."""
@@ -72,7 +76,7 @@ def compare(results: Sequence[Result], anchor: str | None = None) -> Comparison:
 
     anchor: a curve's name; None takes "task" where there is one, else the first result's.
 
-    Raises DataError where results are not of the same data set, pictures, recognizer and resize, and
+    Raises DataError where results are not of the same task, data set, pictures, recognizer and resize, and
     ConfigError for an anchor that is no curve.
     """
     if not results:
@@ -88,8 +92,8 @@ def compare(results: Sequence[Result], anchor: str | None = None) -> Comparison:
         raise ConfigError(f"no curve {anchor!r} among the results: there are {', '.join(curves)}")
     bd_rates = {
         name: {
-            metric: bd_rate(_curve(anchor, curves[anchor], metric), _curve(name, points, metric), metric)
-            for metric in METRICS
+            key: bd_rate(_curve(anchor, curves[anchor], key), _curve(name, points, key), key)
+            for key, *_ in COMPARED[results[0].task]
         }
         for name, points in curves.items()
         if name != anchor
@@ -98,7 +102,7 @@ def compare(results: Sequence[Result], anchor: str | None = None) -> Comparison:
 
 
 def _curve(name: str, points: Sequence[Result], metric: str) -> Curve:
-    scored = [(result.bpp, getattr(result, metric)) for result in points]
+    scored = [(result.bpp, result.scores.get(metric)) for result in points]
     return Curve(
         name, [(rate, score) for rate, score in scored if score is not None and not math.isnan(score)]
     )
@@ -108,6 +112,7 @@ def _must_match(results: Sequence[Result]) -> None:
     first = results[0]
     for result in results[1:]:
         for what, ours, theirs in (
+            ("task", str(first.task), str(result.task)),
             ("data set", first.dataset, result.dataset),
             ("number of pictures", first.images, result.images),
             ("resize", first.resize, result.resize),

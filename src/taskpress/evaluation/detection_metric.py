@@ -1,4 +1,4 @@
-"""COCO's average precision, for detections held as tensors.
+"""COCO's average precision of boxes and of masks, for detections held as tensors.
 
 The numbers are pycocotools' (Lin et al., "Microsoft COCO", ECCV 2014; 101 recall points, ten IoU
 thresholds, at most 100 detections per image and class), computed by faster-coco-eval.
@@ -8,10 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
+
+import numpy as np
+from torch import Tensor
 
 from taskpress.coding.errors import DataError
 from taskpress.detections import Category, Detections
+
+RunLengths = dict[str, Any]
+"""COCO's compressed mask: {"size": [H, W], "counts": str}."""
 
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
@@ -21,8 +28,9 @@ def coco_metrics(
     predictions: Sequence[Detections],
     image_ids: Sequence[int],
     categories: Sequence[Category],
+    masks: Sequence[Sequence[RunLengths]] | None = None,
 ) -> dict[str, float]:
-    """COCO box AP of detections.
+    """COCO AP of detections, by the overlap of boxes or of masks.
 
     ground_truth: COCO's {"images", "annotations", "categories"}; annotations with iscrowd = 1 swallow
         detections without penalty; others count once each
@@ -30,11 +38,14 @@ def coco_metrics(
     image_ids: the images that are scored; annotations of others are left out
     categories: what the predictions' labels index. Scored are the categories that the ground truth
         lists and the recognizer knows.
+    masks: per image the masks of its predictions, at the size of the annotated picture; then masks overlap,
+        not boxes, and every annotation needs a `segmentation`
 
     Returns ap, ap50, ap75, ap_small, ap_medium, ap_large in 0 ... 100; NaN where nothing is annotated
     (no object at all, or none of that size).
 
-    Raises DataError where an id is not in the ground truth, or ids and names of the categories disagree.
+    Raises DataError where an id is not in the ground truth, ids and names of the categories disagree,
+    or an annotation has no mask and masks are scored.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
@@ -46,7 +57,7 @@ def coco_metrics(
     if unknown:
         raise DataError(f"image id {min(unknown)} is not in the annotations: they belong to other pictures")
     annotations = [
-        _complete(annotation, number)
+        _complete(annotation, number, masks is not None)
         for number, annotation in enumerate(ground_truth["annotations"], start=1)
         if annotation["image_id"] in wanted
     ]
@@ -60,8 +71,15 @@ def coco_metrics(
             "categories": list(ground_truth["categories"]),
         }
     )
-    found = truth.loadRes(coco_results(predictions, image_ids, categories))
-    evaluation = COCOeval_faster(truth, found, iouType="bbox", print_function=_silent)
+    results = coco_results(predictions, image_ids, categories)
+    if masks is not None:
+        for result, mask in zip(results, chain.from_iterable(masks), strict=True):
+            # Beside a box, the area that decides small, medium or large would be the box's.
+            del result["bbox"]
+            result["segmentation"] = mask
+    found = truth.loadRes(results)
+    overlap = "bbox" if masks is None else "segm"
+    evaluation = COCOeval_faster(truth, found, iouType=overlap, print_function=_silent)
     evaluation.params.imgIds = sorted(wanted)
     evaluation.params.catIds = category_ids
     evaluation.evaluate()
@@ -82,6 +100,14 @@ def coco_results(
             found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
         )
     ]
+
+
+def encode_masks(masks: Tensor) -> list[RunLengths]:
+    """Run lengths of masks [n, H, W] bool, as COCO's tools write them."""
+    from faster_coco_eval import mask as coder
+
+    planes = np.asfortranarray(masks.cpu().numpy().transpose(1, 2, 0).astype(np.uint8))
+    return [{**encoded, "counts": encoded["counts"].decode()} for encoded in coder.encode(planes)]
 
 
 def teacher_ground_truth(
@@ -146,10 +172,10 @@ def _some(names: Mapping[int, str]) -> str:
     return "{" + ", ".join(listed) + (", …" if len(names) > 3 else "") + "}"
 
 
-def _complete(annotation: Mapping[str, Any], number: int) -> dict[str, Any]:
+def _complete(annotation: Mapping[str, Any], number: int, masked: bool) -> dict[str, Any]:
     # The matcher takes 0 for "no match", so ids must start at 1 whatever the file says.
     x, y, width, height = (float(value) for value in annotation["bbox"])
-    return {
+    complete = {
         "id": number,
         "image_id": annotation["image_id"],
         "category_id": annotation["category_id"],
@@ -157,6 +183,14 @@ def _complete(annotation: Mapping[str, Any], number: int) -> dict[str, Any]:
         "area": float(annotation.get("area", width * height)),
         "iscrowd": int(annotation.get("iscrowd", 0)),
     }
+    if masked:
+        if not annotation.get("segmentation"):
+            raise DataError(
+                f"an annotation of image id {annotation['image_id']} has no `segmentation`, others have: "
+                "mask AP needs one of each object"
+            )
+        complete["segmentation"] = annotation["segmentation"]
+    return complete
 
 
 def _xywh(box: Sequence[float]) -> list[float]:

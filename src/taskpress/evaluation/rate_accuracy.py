@@ -1,6 +1,6 @@
 """Rate of real files against what a recognizer still sees in them: the one path every coder is measured on.
 
-picture ─► resize ─┬─► encode ─► bytes (rate) ─► decode ─► recognizer ─► boxes ─► AP
+picture ─► resize ─┬─► encode ─► bytes (rate) ─► decode ─► recognizer ─► predictions ─► scores
                    └─► recognizer ─► predictions, pseudo-labels (`Reference`, once for all coders)
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,9 +22,10 @@ from taskpress.coding.errors import ConfigError, DataError
 from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset, Sample
 from taskpress.detections import Detections
-from taskpress.evaluation.detection_metric import coco_metrics, teacher_ground_truth
 from taskpress.evaluation.result import EncoderSize, Picture, Result, command_line, versions
-from taskpress.recognition.protocol import Recognizer, Task
+from taskpress.evaluation.scoring import Truth, open_truth
+from taskpress.recognition.protocol import Recognizer
+from taskpress.targets import Target
 
 Pixels = NDArray[np.uint8]
 
@@ -67,21 +68,21 @@ class CodecCoder:
 class Reference:
     """The recognizer on uncompressed pictures, computed once and shared by all coders of a run.
 
-    image_ids, sizes (height, width) and predictions belong to the original pictures; `truth` are
-    their annotations (None if unlabelled), `teacher` the pseudo-labels in the same format.
+    truth:  annotations (where there are any) and the teacher's labels of the original pictures
+    scores: of its own predictions, by metric; None for what cannot be scored
     """
 
     dataset: str
     recognizer: str
     resize: int | None
     image_ids: tuple[int, ...]
-    sizes: tuple[tuple[int, int], ...]
-    truth: dict[str, Any] | None
-    teacher: dict[str, Any]
-    labels: tuple[Detections, ...]
-    ap: float | None
-    ap50: float | None
-    teacher_ap: float | None
+    truth: Truth
+    scores: dict[str, float | None]
+
+    @property
+    def labels(self) -> Sequence[Detections]:
+        """The teacher's boxes in original pixels, one entry a picture; empty for tasks without boxes."""
+        return self.truth.boxes
 
 
 def make_reference(
@@ -93,41 +94,25 @@ def make_reference(
 ) -> Reference:
     """Runs the recognizer over the first `limit` uncompressed pictures, their long side scaled to `resize`.
 
-    Raises DataError for an empty data set, annotations of other categories than the recognizer's, ImageError
-    for a picture that cannot be read, ConfigError for a recognizer of another task.
+    Raises DataError for an empty data set or annotations that are not of the recognizer's task and
+    categories, ImageError for a picture that cannot be read.
     """
-    if recognizer.task is not Task.DETECTION:
-        raise ConfigError(
-            f"recognizer {recognizer.name!r} does {recognizer.task}: rate-accuracy scores detection only"
-        )
     ids: list[int] = []
-    sizes: list[tuple[int, int]] = []
-    predictions: list[Detections] = []
-    labels: list[Detections] = []
+    truth = open_truth(dataset, recognizer)
+    judge = truth.judge()
     for sample in _samples(dataset, limit, "uncompressed", progress):
-        height, width = sample.image.shape[:2]
-        image = _tensor(_resized(sample.image, resize), recognizer)
-        x, y = width / image.shape[2], height / image.shape[1]
+        image = _resized(sample.image, resize)
+        tensor = _tensor(image, recognizer)
         ids.append(sample.id)
-        sizes.append((height, width))
-        predictions.append(recognizer.predict([image])[0].to("cpu").scaled(x, y))
-        labels.append(recognizer.pseudo_labels([image])[0].to("cpu").scaled(x, y))
-    truth = dataset.coco_ground_truth()
-    teacher = teacher_ground_truth(labels, ids, recognizer.categories, sizes)
-    annotated = coco_metrics(truth, predictions, ids, recognizer.categories) if truth else {}
-    own = coco_metrics(teacher, predictions, ids, recognizer.categories)
+        truth.learn(sample, _original(recognizer.pseudo_labels([tensor])[0], image, sample))
+        judge.add(sample, _original(recognizer.predict([tensor])[0], image, sample))
     return Reference(
         dataset=dataset.name,
         recognizer=recognizer.fingerprint,
         resize=resize,
         image_ids=tuple(ids),
-        sizes=tuple(sizes),
         truth=truth,
-        teacher=teacher,
-        labels=tuple(labels),
-        ap=_number(annotated.get("ap")),
-        ap50=_number(annotated.get("ap50")),
-        teacher_ap=_number(own["ap"]),
+        scores=_numbers(judge.scores()),
     )
 
 
@@ -143,7 +128,7 @@ def evaluate(
 ) -> Result:
     """Codes the first `limit` pictures to real files, decodes them and scores the recognizer on the outcome.
 
-    resize: the long side is scaled to this before coding, up or down; boxes are scored in original pixels
+    resize: the long side is scaled to this before coding, up or down; scored is in original pixels
     reference: from `make_reference` with the same data set, recognizer, resize and limit; made here if None
 
     Seconds per megapixel are of `encode` and `decode` alone, after one untimed picture. Raises what
@@ -158,7 +143,7 @@ def evaluate(
             "the reference was made for another data set, recognizer, resize or number of pictures"
         )
 
-    predictions: list[Detections] = []
+    judge = reference.truth.judge()
     pictures: list[Picture] = []
     encoding = decoding = 0.0
     for sample in _samples(dataset, limit, coder.name, progress):
@@ -173,16 +158,13 @@ def evaluate(
         encoding, decoding = encoding + encoded - started, decoding + time.perf_counter() - encoded
         if decoded.shape != image.shape:
             raise DataError(f"{sample.name}: {coder.name} decoded {decoded.shape} from {image.shape}")
-        height, width = sample.image.shape[:2]
-        found = recognizer.predict([_tensor(decoded, recognizer)])[0].to("cpu")
-        predictions.append(found.scaled(width / image.shape[1], height / image.shape[0]))
+        found = recognizer.predict([_tensor(decoded, recognizer)])[0]
+        judge.add(sample, _original(found, decoded, sample))
         pictures.append(Picture(id=sample.id, bits=8 * len(data), pixels=image.shape[0] * image.shape[1]))
 
-    ids, categories = reference.image_ids, recognizer.categories
-    annotated = coco_metrics(reference.truth, predictions, ids, categories) if reference.truth else {}
-    against_teacher = coco_metrics(reference.teacher, predictions, ids, categories)
+    scores = _numbers(judge.scores())
     pixels = sum(picture.pixels for picture in pictures)
-    return Result(
+    return Result.of_scores(
         curve=coder.curve,
         codec=coder.name,
         codec_fingerprint=coder.codec.fingerprint if isinstance(coder, CodecCoder) else None,
@@ -192,13 +174,9 @@ def evaluate(
         images=len(pictures),
         resize=resize,
         bpp=sum(picture.bits for picture in pictures) / pixels,
-        ap=_number(annotated.get("ap")),
-        ap50=_number(annotated.get("ap50")),
-        teacher_ap=_number(against_teacher["ap"]),
-        teacher_ap50=_number(against_teacher["ap50"]),
-        uncompressed_ap=reference.ap,
-        uncompressed_ap50=reference.ap50,
-        uncompressed_teacher_ap=reference.teacher_ap,
+        task=recognizer.task,
+        scores=scores,
+        uncompressed_scores=reference.scores,
         encode_s_per_mp=encoding / (pixels / 1e6),
         decode_s_per_mp=decoding / (pixels / 1e6),
         encoder=_encoder_size(coder),
@@ -241,6 +219,12 @@ def _encoder_size(coder: Coder) -> EncoderSize | None:
     return EncoderSize(parameters=cost.parameters, macs_per_pixel=cost.macs_per_pixel)
 
 
-def _number(value: float | None) -> float | None:
+def _original(target: Target, coded: Pixels, sample: Sample) -> Target:
+    """A prediction for a picture as it was coded, in the pixels of the picture as it came."""
+    sizes = [(image.shape[0], image.shape[1]) for image in (coded, sample.image)]
+    return target.to("cpu").resized(*sizes)
+
+
+def _numbers(scores: dict[str, float]) -> dict[str, float | None]:
     """JSON knows no NaN: what cannot be scored is null."""
-    return None if value is None or math.isnan(value) else value
+    return {name: None if math.isnan(score) else score for name, score in scores.items()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.compare import Comparison
+from taskpress.evaluation.metrics import Metric
 from taskpress.evaluation.result import Result
 
 if TYPE_CHECKING:
@@ -19,10 +20,6 @@ if TYPE_CHECKING:
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":")
-_PANELS = (
-    ("teacher_ap", "uncompressed_teacher_ap", "AP against the recognizer's own labels"),
-    ("ap", "uncompressed_ap", "AP against the annotations"),
-)
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
@@ -40,12 +37,14 @@ def rd_figure(comparison: Comparison) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    panels = [panel for panel in _PANELS if _points(comparison.curves, panel[0])] or list(_PANELS[:1])
+    # The teacher's labels are the steadier measure on few pictures, so they come first.
+    ordered = sorted(comparison.metrics, key=lambda metric: not metric.key.startswith("teacher_"))
+    panels = [metric for metric in ordered if _points(comparison.curves, metric.key)] or ordered[:1]
     figure = Figure(figsize=(5.6 * len(panels), 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (metric, uncompressed, title) in zip(axes, panels, strict=True):
-        _panel(ax, comparison, metric, uncompressed, title)
+    for ax, metric in zip(axes, panels, strict=True):
+        _panel(ax, comparison, metric)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
     any_result = next(iter(comparison.curves.values()))[0]
@@ -58,12 +57,12 @@ def rd_figure(comparison: Comparison) -> bytes:
     return buffer.getvalue()
 
 
-def _panel(ax: Axes, comparison: Comparison, metric: str, uncompressed: str, title: str) -> None:
+def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
     from matplotlib.ticker import NullFormatter, ScalarFormatter
 
-    rates = [rate for rate, _ in _points(comparison.curves, metric)]
+    rates = [rate for rate, _ in _points(comparison.curves, metric.key)]
     for index, (name, results) in enumerate(comparison.curves.items()):
-        points = _points({name: results}, metric)
+        points = _points({name: results}, metric.key)
         ax.plot(
             [rate for rate, _ in points],
             [score for _, score in points],
@@ -76,7 +75,8 @@ def _panel(ax: Axes, comparison: Comparison, metric: str, uncompressed: str, tit
             markeredgewidth=0.6,
             label=f"{name} (anchor)" if name == comparison.anchor and len(comparison.curves) > 1 else name,
         )
-    limit = next((s for r in _all(comparison.curves) if (s := getattr(r, uncompressed)) is not None), None)
+    limits = (result.uncompressed_scores.get(metric.key) for result in _all(comparison.curves))
+    limit = next((score for score in limits if score is not None), None)
     if limit is not None:
         ax.axhline(limit, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="uncompressed", zorder=0)
     if rates and max(rates) > 6 * min(rates):
@@ -90,9 +90,9 @@ def _panel(ax: Axes, comparison: Comparison, metric: str, uncompressed: str, tit
     elif rates:
         ax.set_xlim(left=0)
     ax.set_ylim(bottom=0)
-    ax.set_title(title, fontsize=10)
+    ax.set_title(metric.title, fontsize=10)
     ax.set_xlabel("bits per pixel, real files")
-    ax.set_ylabel("AP")
+    ax.set_ylabel(metric.axis)
     ax.grid(color="0.9", linewidth=0.7)
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
@@ -103,4 +103,4 @@ def _all(curves: dict[str, list[Result]]) -> list[Result]:
 
 
 def _points(curves: dict[str, list[Result]], metric: str) -> Sequence[tuple[float, float]]:
-    return [(r.bpp, getattr(r, metric)) for r in _all(curves) if getattr(r, metric) is not None]
+    return [(r.bpp, score) for r in _all(curves) if (score := r.scores.get(metric)) is not None]

@@ -10,10 +10,11 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from taskpress.coding.errors import DataError
 from taskpress.coding.files import atomic_write
+from taskpress.targets import Task
 from taskpress.version import __version__
 
 _PACKAGES = (
@@ -25,6 +26,9 @@ _PACKAGES = (
     "faster-coco-eval",
     "onnx2torch",
 )
+
+BOX_SCORES = ("ap", "ap50", "teacher_ap", "teacher_ap50")
+UNCOMPRESSED_BOX_SCORES = ("ap", "ap50", "teacher_ap")
 
 
 class EncoderSize(BaseModel):
@@ -43,11 +47,13 @@ class Picture(BaseModel):
 
 
 class Result(BaseModel):
-    """Rate and accuracy of one coder on one data set. AP is 0 ... 100, null where nothing is annotated.
+    """Rate and accuracy of one coder on one data set. Scores are 0 ... 100, null where nothing is annotated.
 
-    bpp is all bits of all files over all pixels coded (after `resize`), headers included. teacher_ap
-    scores against what the recognizer itself saw in the uncompressed pictures, ap against the
-    annotations. uncompressed_* is the recognizer on the resized pictures without any coding.
+    bpp is all bits of all files over all pixels coded (after `resize`), headers included. `scores` hold every
+    metric of the task (`evaluation.metrics`): teacher_* against what the recognizer itself saw in the
+    uncompressed pictures, the others against the annotations. uncompressed_* is the recognizer on the resized
+    pictures without any coding. ap, ap50, teacher_ap, teacher_ap50 and their uncompressed_* repeat box AP,
+    where the task has it: files of before there was a second task hold nothing else.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -62,19 +68,55 @@ class Result(BaseModel):
     images: int = Field(ge=1)
     resize: int | None
     bpp: float = Field(gt=0)
-    ap: float | None
-    ap50: float | None
-    teacher_ap: float | None
-    teacher_ap50: float | None
+    task: Task = Task.DETECTION
+    ap: float | None = None
+    ap50: float | None = None
+    teacher_ap: float | None = None
+    teacher_ap50: float | None = None
     uncompressed_ap: float | None = None
     uncompressed_ap50: float | None = None
     uncompressed_teacher_ap: float | None = None
+    scores: dict[str, float | None]
+    uncompressed_scores: dict[str, float | None]
     encode_s_per_mp: float
     decode_s_per_mp: float
     encoder: EncoderSize | None
     command: str
     versions: dict[str, str]
     pictures: list[Picture] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scores_of_old_files(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or "scores" in content:
+            return content
+        absent = {key for key in ("ap", "teacher_ap") if key not in content}
+        if absent:
+            raise ValueError(f"has neither `scores` nor `{min(absent)}`")
+        return {
+            **content,
+            "scores": {key: content.get(key) for key in BOX_SCORES},
+            "uncompressed_scores": {
+                key: content.get(f"uncompressed_{key}") for key in UNCOMPRESSED_BOX_SCORES
+            },
+        }
+
+    @classmethod
+    def of_scores(
+        cls,
+        *,
+        scores: dict[str, float | None],
+        uncompressed_scores: dict[str, float | None],
+        **fields: Any,
+    ) -> Result:
+        """A result whose fields of box AP are those among its scores."""
+        return cls(
+            scores=scores,
+            uncompressed_scores=uncompressed_scores,
+            **{key: scores.get(key) for key in BOX_SCORES},
+            **{f"uncompressed_{key}": uncompressed_scores.get(key) for key in UNCOMPRESSED_BOX_SCORES},
+            **fields,
+        )
 
     def summary(self) -> dict[str, Any]:
         """The result as JSON-able values, without the list of pictures."""

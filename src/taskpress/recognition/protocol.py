@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from taskpress.detections import Category, Detections
-
-
-class Task(StrEnum):
-    """What a recognizer recognizes, and therefore which metric and which auxiliary branches fit it."""
-
-    DETECTION = "detection"
-    SEGMENTATION = "segmentation"
-    CLASSIFICATION = "classification"
+from taskpress.detections import Category
+from taskpress.targets import Task as Task
 
 
 @runtime_checkable
@@ -25,8 +17,8 @@ class Recognizer(Protocol):
 
     Implementations are `nn.Module`s whose parameters never require gradients and which stay in inference
     mode whatever is done to them (`frozen`). Images are float tensors [3, H, W] in [0, 1], RGB, of any
-    sizes; resizing, letterboxing and normalization happen inside and are differentiable. Boxes come
-    back in the pixels of the image that was passed.
+    sizes; resizing, letterboxing and normalization happen inside and are differentiable. Targets (what
+    `taskpress.targets.TARGETS` lists for the task) come back in the pixels of the image that was passed.
     """
 
     name: str
@@ -36,15 +28,17 @@ class Recognizer(Protocol):
     fingerprint: str
     """Hex digest of what decides its outputs; keys caches of pseudo-labels."""
 
-    def predict(self, images: Sequence[Tensor]) -> list[Detections]:
-        """What evaluation scores: all detections down to a low score, without gradients."""
+    def predict(self, images: Sequence[Tensor]) -> list[Any]:
+        """What evaluation scores, a target for each image, without gradients: detections down to a low
+        score, a map, class scores."""
         ...
 
-    def pseudo_labels(self, images: Sequence[Tensor]) -> list[Detections]:
-        """The teacher's view of uncompressed images: confident detections, without gradients."""
+    def pseudo_labels(self, images: Sequence[Tensor]) -> list[Any]:
+        """The teacher's view of uncompressed images, without gradients: confident detections, a map, class
+        scores."""
         ...
 
-    def loss(self, images: Sequence[Tensor], targets: Sequence[Detections]) -> dict[str, Tensor]:
+    def loss(self, images: Sequence[Tensor], targets: Sequence[Any]) -> dict[str, Tensor]:
         """L_task on outputs: named scalar terms whose sum is the loss, differentiable in `images`.
 
         `images` have one size (a batch); `targets` are in their pixels.

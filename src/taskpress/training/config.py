@@ -63,6 +63,11 @@ class ObjectiveConfig(Section):
     auxiliary_width: int = Field(64, ge=8)
     mse: float = Field(0.0, ge=0, description="share of 255² x mean squared error added to L_task")
 
+    @property
+    def needs_labels(self) -> bool:
+        """Whether any term is held against the teacher's labels."""
+        return self.alpha > 0 or self.task in ("outputs", "both")
+
 
 class OptimizerConfig(Section):
     learning_rate: float = Field(1e-4, gt=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
 
@@ -20,17 +20,19 @@ from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.dataset import Dataset
 from taskpress.datasets.folder import ImageFolder
 from taskpress.datasets.scenes import Scenes
-from taskpress.detections import Detections
+from taskpress.detections import Crop
+from taskpress.targets import Target
 from taskpress.training.config import DataConfig, expand
-from taskpress.training.teacher import Teacher, transform_labels
+from taskpress.training.teacher import Teacher
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images: [B, 3, patch, patch] float32 in [0, 1]; labels: the teacher's, in pixels of the crops."""
+    """images: [B, 3, patch, patch] float32 in [0, 1]; labels: the teacher's, in pixels of the crops, one for
+    each; none where the stream has no teacher."""
 
     images: Tensor
-    labels: list[Detections]
+    labels: Sequence[Target]
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return Batch(
@@ -105,17 +107,19 @@ class StepStream(IterableDataset[Batch]):
         size = self.config.batch
         first = (step * self.ranks + self.rank) * size
         crops = [self._crop(i) for i in range(first, first + size)]
-        return Batch(torch.stack([image for image, _ in crops]), [labels for _, labels in crops])
+        return Batch(
+            torch.stack([image for image, _ in crops]), [labels for _, labels in crops if labels is not None]
+        )
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """A picture as it is labelled and cropped: [H, W, 3], its long side scaled as configured."""
         image = self.pictures.image(index)
         return image if self.config.long_side is None else resize_long_side(image, self.config.long_side)
 
-    def _crop(self, draw: int) -> tuple[Tensor, Detections]:
+    def _crop(self, draw: int) -> tuple[Tensor, Target | None]:
         rng = np.random.default_rng([self.seed, 1, draw])
         image = self.picture(self._index(draw))
-        labels = self.teacher.labels(image) if self.teacher is not None else Detections.empty()
+        labels = self.teacher.labels(image) if self.teacher is not None else None
         patch = self.config.patch
         height, width = image.shape[:2]
         if height < patch or width < patch:
@@ -128,7 +132,8 @@ class StepStream(IterableDataset[Batch]):
         crop = image[y : y + patch, x : x + patch]
         if flip:
             crop = crop[:, ::-1]
-        labels = transform_labels(labels, (x, y, patch, patch), flip)
+        if labels is not None:
+            labels = labels.cropped(Crop(x, y, patch, patch), flip)
         return to_tensor(np.ascontiguousarray(crop)), labels
 
     def _index(self, draw: int) -> int:

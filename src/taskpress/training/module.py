@@ -47,7 +47,7 @@ class CodecTraining(lightning.LightningModule):
         if (self.global_step + 1) % self.config.trainer.log_every == 0:
             logged = {**terms, **self.objective.latent_gradients(terms, estimate.latent)}
             for name, value in logged.items():
-                self.log(name, value.detach(), prog_bar=name in PROGRESS_BAR, batch_size=len(batch.labels))
+                self.log(name, value.detach(), prog_bar=name in PROGRESS_BAR, batch_size=len(batch.images))
         return terms["loss"]
 
     def configure_optimizers(self) -> Any:

@@ -32,6 +32,7 @@ class Objective:
         config = self.config
         terms = {"rate": estimate.rate.mean(), "mse": F.mse_loss(estimate.x_hat, batch.images)}
         weighted = config.mse * 255**2 * terms["mse"]
+        batch = self._labelled(batch)
         task = self._task_terms(batch, estimate.x_hat.clamp(0, 1))
         if task:
             terms["task"] = torch.stack(list(task.values())).sum()
@@ -67,6 +68,13 @@ class Objective:
         if "aux" in found:
             norms["gradient/cosine"] = F.cosine_similarity(found["task"], found["aux"], dim=0)
         return norms
+
+    def _labelled(self, batch: Batch) -> Batch:
+        """Where a crop has labels of its own, the teacher is asked now (`Task.labels_crops`)."""
+        if self.recognizer is None or not self.recognizer.task.labels_crops or not self.config.needs_labels:
+            return batch
+        with torch.no_grad():
+            return Batch(batch.images, self.recognizer.pseudo_labels(list(batch.images)))
 
     def _task_terms(self, batch: Batch, decoded: Tensor) -> dict[str, Tensor]:
         if self.config.task == "none":

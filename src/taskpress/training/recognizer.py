@@ -155,7 +155,8 @@ def _batches(
 
 def _collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     images = [_tensor(sample) for sample in samples]
-    targets = [{"boxes": s.annotations.boxes, "labels": s.annotations.labels + 1} for s in samples]
+    known = [s.annotations for s in samples if isinstance(s.annotations, Detections)]
+    targets = [{"boxes": objects.boxes, "labels": objects.labels + 1} for objects in known]
     return images, targets
 
 

@@ -66,8 +66,8 @@ def _train(
     command: str,
 ) -> Path:
     recognizer = load_recognizer(expand(config.recognizer)) if config.recognizer is not None else None
-    needs_labels = config.objective.alpha > 0 or config.objective.task in ("outputs", "both")
-    data = CropsModule(config.data, config.seed, Teacher(recognizer) if recognizer and needs_labels else None)
+    labelled = recognizer and config.objective.needs_labels and not recognizer.task.labels_crops
+    data = CropsModule(config.data, config.seed, Teacher(recognizer) if recognizer and labelled else None)
     codec = _initial_codec(config, initial)
     trainer = _trainer(config.trainer, config.optimizer.clip)
     steps = training_steps(config, len(data.pictures), trainer.world_size)

@@ -1,0 +1,121 @@
+"""COCO's average precision of boxes and masks against annotations and against the teacher's labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from taskpress.datasets.dataset import Sample
+from taskpress.detections import Category, Detections, Instances
+from taskpress.evaluation.detection_metric import (
+    METRICS,
+    RunLengths,
+    coco_metrics,
+    encode_masks,
+    teacher_ground_truth,
+)
+
+KEPT = ("ap", "ap50")
+NOTHING = dict.fromkeys(METRICS, math.nan)
+
+
+class ObjectTruth:
+    """Boxes that are annotated and boxes that the teacher saw; a `Truth`.
+
+    annotated: COCO's ground truth, None if unlabelled
+    """
+
+    def __init__(self, annotated: Mapping[str, Any] | None, categories: Sequence[Category]) -> None:
+        self.annotated, self.categories = annotated, tuple(categories)
+        self.ids: list[int] = []
+        self.sizes: list[tuple[int, int]] = []
+        self.boxes: list[Detections] = []
+
+    def learn(self, sample: Sample, label: Detections) -> None:
+        self.ids.append(sample.id)
+        self.sizes.append((sample.image.shape[0], sample.image.shape[1]))
+        self.boxes.append(label)
+
+    def judge(self) -> ObjectJudge:
+        return ObjectJudge(self)
+
+    def teacher(self) -> dict[str, Any]:
+        """The teacher's labels as COCO's ground truth."""
+        return teacher_ground_truth(self.boxes, self.ids, self.categories, self.sizes)
+
+
+class ObjectJudge:
+    """Scores `ap`, `ap50`, `teacher_ap`, `teacher_ap50`; a `Judge`."""
+
+    def __init__(self, truth: ObjectTruth) -> None:
+        self.truth = truth
+        self.found: list[Detections] = []
+
+    def add(self, sample: Sample, found: Detections) -> None:
+        self.found.append(found)
+
+    def scores(self) -> dict[str, float]:
+        truth = self.truth
+        annotated = (
+            coco_metrics(truth.annotated, self.found, truth.ids, truth.categories)
+            if truth.annotated
+            else NOTHING
+        )
+        own = coco_metrics(truth.teacher(), self.found, truth.ids, truth.categories)
+        return {key: annotated[key] for key in KEPT} | {f"teacher_{key}": own[key] for key in KEPT}
+
+
+class InstanceTruth(ObjectTruth):
+    """Objects with masks. Kept are boxes and run lengths: masks of a thousand pictures fill no memory."""
+
+    def __init__(self, annotated: Mapping[str, Any] | None, categories: Sequence[Category]) -> None:
+        super().__init__(annotated, categories)
+        self.masks: list[list[RunLengths]] = []
+
+    def learn(self, sample: Sample, label: Detections) -> None:
+        assert isinstance(label, Instances)
+        super().learn(sample, Detections(label.boxes, label.labels, label.scores))
+        self.masks.append(encode_masks(label.masks))
+
+    def judge(self) -> InstanceJudge:
+        return InstanceJudge(self)
+
+    def teacher(self) -> dict[str, Any]:
+        from faster_coco_eval import mask as coder
+
+        labels = super().teacher()
+        for annotation, mask in zip(labels["annotations"], chain.from_iterable(self.masks), strict=True):
+            annotation |= {"segmentation": mask, "area": float(coder.area(mask))}
+        return labels
+
+
+class InstanceJudge(ObjectJudge):
+    """Scores `mask_ap`, `mask_ap50` and `teacher_…` of both beside those of the boxes.
+
+    Where no annotation has a mask (box annotations alone), `mask_ap` is NaN.
+    """
+
+    def __init__(self, truth: InstanceTruth) -> None:
+        super().__init__(truth)
+        self.masks: list[list[RunLengths]] = []
+
+    def add(self, sample: Sample, found: Detections) -> None:
+        assert isinstance(found, Instances)
+        super().add(sample, Detections(found.boxes, found.labels, found.scores))
+        self.masks.append(encode_masks(found.masks))
+
+    def scores(self) -> dict[str, float]:
+        truth, scores = self.truth, super().scores()
+        known = {"mask_": truth.annotated, "teacher_mask_": truth.teacher()}
+        if truth.annotated and not any(a.get("segmentation") for a in truth.annotated["annotations"]):
+            known["mask_"] = None
+        for prefix, objects in known.items():
+            of_masks = (
+                coco_metrics(objects, self.found, truth.ids, truth.categories, self.masks)
+                if objects
+                else NOTHING
+            )
+            scores |= {f"{prefix}{key}": of_masks[key] for key in KEPT}
+        return scores

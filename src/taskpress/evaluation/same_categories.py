@@ -1,0 +1,54 @@
+"""Which of a recognizer's categories a data set's category is, for tasks whose files state names, not ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from taskpress.coding.errors import DataError
+from taskpress.detections import Category
+
+BACKGROUND = "background"
+SYNONYMS = {
+    "aeroplane": "airplane",
+    "motorbike": "motorcycle",
+    "sofa": "couch",
+    "pottedplant": "potted plant",
+    "diningtable": "dining table",
+    "tvmonitor": "tv",
+    "__background__": BACKGROUND,
+}
+"""PASCAL VOC's names of what COCO calls otherwise."""
+
+
+def canonical(name: str) -> str:
+    """A name without the ways in which lists of categories spell it differently."""
+    lower = name.strip().lower()
+    return SYNONYMS.get(lower, lower.replace("_", " "))
+
+
+def match_categories(annotated: Sequence[Category], known: Sequence[Category]) -> list[int | None]:
+    """For each annotated category the index of the recognizer's, by name.
+
+    One that the recognizer does not know is background where it knows a background: that is what it learned
+    to say of all else. Elsewhere it is None: such pixels or pictures are not scored.
+
+    Raises DataError where no category but background is shared.
+    """
+    index = {canonical(category.name): k for k, category in reversed(list(enumerate(known)))}
+    matched = [index.get(canonical(category.name), index.get(BACKGROUND)) for category in annotated]
+    if not any(k is not None and k != index.get(BACKGROUND) for k in matched):
+        raise DataError(
+            f"annotations have categories {_some(annotated)}, the recognizer knows {_some(known)}: no "
+            "name in common; leave the annotations out, or name the categories as the recognizer does"
+        )
+    return matched
+
+
+def shares_categories(annotated: Sequence[Category], known: Sequence[Category]) -> bool:
+    """Whether any category but background has one name at both."""
+    names = [{canonical(category.name) for category in each} - {BACKGROUND} for each in (annotated, known)]
+    return not names[0].isdisjoint(names[1])
+
+
+def _some(categories: Sequence[Category]) -> str:
+    return "{" + ", ".join(c.name for c in categories[:4]) + (", …" if len(categories) > 4 else "") + "}"
