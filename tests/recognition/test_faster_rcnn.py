@@ -19,9 +19,10 @@ from taskpress.coding.errors import RecognizerError
 from taskpress.datasets.scenes import CATEGORIES, Scenes
 from taskpress.detections import Category, Detections
 from taskpress.evaluation.detection_metric import coco_metrics
-from taskpress.recognition.faster_rcnn import FasterRCNN, from_torchvision, load_scenes_recognizer
+from taskpress.recognition.faster_rcnn import FasterRCNN, load_scenes_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.recognition.slim_rcnn import slim_rcnn
+from taskpress.recognition.torchvision_models import from_torchvision
 
 MOBILE = "fasterrcnn-mobilenet-v3-large-320-fpn"
 CLASSES = tuple(Category(10 * number, f"kind {number}") for number in range(1, 5))

@@ -25,6 +25,16 @@ def fitted_size(height: int, width: int, side: int) -> tuple[int, int]:
     return max(1, round(height * ratio)), max(1, round(width * ratio))
 
 
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Scales [..., C, H, W] to `size` (height, width) bilinearly, differentiably; unchanged at its own."""
+    if tuple(image.shape[-2:]) == size:
+        return image
+    batch = image.reshape(-1, *image.shape[-3:])
+    # Anti-aliasing only acts where a picture shrinks; without it small objects would flicker away.
+    batch = F.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
+    return batch.reshape(*image.shape[:-2], *size)
+
+
 def letterbox(image: Tensor, size: tuple[int, int], canvas: tuple[int, int]) -> tuple[Tensor, Placement]:
     """Scales a picture to `size` and lays it on the top left of a grey canvas.
 
@@ -34,11 +44,7 @@ def letterbox(image: Tensor, size: tuple[int, int], canvas: tuple[int, int]) -> 
     Returns the canvas [..., 3, *canvas] in the same range, and where the picture lies on it.
     """
     height, width = image.shape[-2:]
-    if (height, width) != size:
-        batch = image.reshape(-1, *image.shape[-3:])
-        # Anti-aliasing only acts where a picture shrinks; without it small objects would flicker away.
-        batch = F.interpolate(batch, size=size, mode="bilinear", align_corners=False, antialias=True)
-        image = batch.reshape(*image.shape[:-2], *size)
+    image = resize(image, size)
     pad = (0, canvas[1] - size[1], 0, canvas[0] - size[0])
     if any(pad):
         image = F.pad(image, pad, value=GREY)
@@ -46,5 +52,5 @@ def letterbox(image: Tensor, size: tuple[int, int], canvas: tuple[int, int]) -> 
 
 
 def to_detector_pixels(image: Tensor) -> Tensor:
-    """RGB in [0, 1] to what YOLOX was trained on: BGR in 0...255; [..., 3, H, W]."""
+    """RGB in [0, 1] to what YOLOX and Detectron2 read: BGR in 0...255; [..., 3, H, W]."""
     return torch.flip(image, dims=[-3]) * 255.0

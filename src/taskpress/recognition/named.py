@@ -9,20 +9,35 @@ from taskpress.recognition.protocol import Recognizer
 
 KINDS = (
     "onnx:FILE",
-    "fasterrcnn-r50-fpn[:WEIGHTS]",
     "fasterrcnn-x101-fpn:WEIGHTS",
+    "fasterrcnn-r50-fpn[:WEIGHTS]",
+    "retinanet-r50-fpn[:WEIGHTS]",
+    "maskrcnn-r50-fpn[:WEIGHTS]",
     "python:FILE.py:CLASS",
     "scenes",
 )
+DETECTRON2 = "fasterrcnn-x101-fpn"
+FAMILIES = ("fasterrcnn-", "retinanet-", "maskrcnn-", "torchvision-")
 
 
 def load_recognizer(spec: str) -> Recognizer:
     """The frozen recognizer that `spec` names.
 
-    onnx:FILE                             a detector of YOLOX's output layout
-    fasterrcnn-BACKBONE-fpn[:WEIGHTS]     torchvision's Faster R-CNN, weights from a file
-    python:FILE.py:CLASS[:ARGUMENT]       your own class, e.g. docs/examples/ssdlite.py; the file is run
-    scenes                                the shipped detector of the embedded default
+    onnx:FILE                              a detector of YOLOX's output layout
+    fasterrcnn-x101-fpn:WEIGHTS            Detectron2's Faster R-CNN X101-FPN: its checkpoint
+                                           (model_final_68b088.pkl), a .pth or .safetensors of that layout, or
+                                           "random" for a rehearsal
+    fasterrcnn-BACKBONE-fpn[-v2][:WEIGHTS] torchvision's Faster R-CNN; BACKBONE: r50, mobilenet-v3-large,
+                                           mobilenet-v3-large-320; from a file alone r18, r34, r101, r152, x50
+    torchvision-fasterrcnn-x101-fpn:FILE   torchvision's Faster R-CNN of the X101 backbone
+    retinanet-r50-fpn[-v2][:WEIGHTS]       torchvision's RetinaNet
+    maskrcnn-r50-fpn[-v2][:WEIGHTS]        torchvision's Mask R-CNN, its boxes alone
+    python:FILE.py:CLASS[:ARGUMENT]        your own class, e.g. docs/examples/ssdlite.py; the file is run
+    scenes                                 the shipped detector of the embedded default
+
+    WEIGHTS of torchvision's: a file (.pth, .safetensors), or their name there, e.g. COCO_V1, which is
+    downloaded once; without, torchvision's default. After the weights of these detectors may stand
+    settings, e.g. "fasterrcnn-x101-fpn:x101.pkl?crop_scale=1.67&threshold=0.3"; see `DetectorSettings`.
 
     Raises RecognizerError for an unknown kind (naming the nearest) or a file that does not fit.
     """
@@ -31,10 +46,18 @@ def load_recognizer(spec: str) -> Recognizer:
         from taskpress.recognition.onnx_detector import OnnxDetector
 
         return OnnxDetector(argument)
-    if kind.startswith("fasterrcnn-") and kind.endswith("-fpn"):
-        from taskpress.recognition.faster_rcnn import from_torchvision
+    if kind.startswith(FAMILIES):
+        from taskpress.recognition.detector_settings import parse_settings
 
-        return from_torchvision(kind, argument or None)
+        name, settings = parse_settings(spec)
+        kind, _, argument = name.partition(":")
+        if kind == DETECTRON2:
+            from taskpress.recognition.detectron2_detector import load_detectron2
+
+            return load_detectron2(kind, argument or None, settings)
+        from taskpress.recognition.torchvision_models import from_torchvision
+
+        return from_torchvision(kind, argument or None, settings)
     if kind == "python":
         from taskpress.recognition.own import load_own
 

@@ -1,0 +1,134 @@
+"""What every detector that is built here has in common, whatever network is behind it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+import torch
+from torch import Tensor, nn
+
+from taskpress.coding.errors import RecognizerError
+from taskpress.detections import Category, Detections
+from taskpress.recognition.protocol import Task
+
+PSEUDO_LABEL_THRESHOLD = 0.5
+MOST_AT_ONCE = 8
+SMALLEST_TARGET = 1.0
+"""Targets narrower or lower than this many pixels are left out of the loss: their scale has no logarithm."""
+
+
+class FrozenDetector(nn.Module):
+    """A `Recognizer` but for the network: subclasses give `_detect`, `_losses` and `_levels`.
+
+    name:       how it is named on the command line
+    categories: what it detects
+    pseudo_label_threshold: lowest score of a pseudo-label, in [0, 1]
+    crop_scale: what `loss` and `features` scale pictures by; None: to the size `predict` would choose.
+        `predict` and `pseudo_labels` see whole pictures and scale them to a fixed short side; a crop scaled
+        so would show its objects larger than the detector ever sees them. With the factor by which whole
+        pictures are scaled (about 800 / 480 for COCO's 640×480 and a short side of 800), a crop keeps the
+        scale of the picture it was cut from, and costs its own size.
+    most_at_once: pictures in one forward pass of `predict`; bounds memory however many are passed
+    """
+
+    task = Task.DETECTION
+    fingerprint: str
+
+    def __init__(
+        self,
+        name: str,
+        categories: Sequence[Category],
+        pseudo_label_threshold: float = PSEUDO_LABEL_THRESHOLD,
+        crop_scale: float | None = None,
+        most_at_once: int = MOST_AT_ONCE,
+    ) -> None:
+        super().__init__()
+        if not 0 <= pseudo_label_threshold <= 1:
+            raise RecognizerError(
+                f"{name}: a pseudo-label threshold of {pseudo_label_threshold} is no score; give 0 to 1"
+            )
+        if crop_scale is not None and not 0 < crop_scale < float("inf"):
+            raise RecognizerError(f"{name}: a crop scale of {crop_scale} is no factor; give one above 0")
+        self.name = name
+        self.categories = tuple(categories)
+        self.pseudo_label_threshold = pseudo_label_threshold
+        self.crop_scale = crop_scale
+        self.most_at_once = most_at_once
+
+    def train(self, mode: bool = True) -> FrozenDetector:
+        """Stays in inference mode whatever is asked: a frozen model has no other."""
+        super().train(False)
+        return self
+
+    @torch.no_grad()
+    def predict(self, images: Sequence[Tensor] | Tensor) -> list[Detections]:
+        """All detections down to the model's own score threshold, best first.
+
+        images: [3, H, W] float in [0, 1], RGB, any sizes. Only pictures of one size share a forward pass, so
+        that padding never changes what is found.
+        """
+        found: list[Detections] = []
+        for _, group in groupby(images, key=lambda image: image.shape):
+            same = list(group)
+            for start in range(0, len(same), self.most_at_once):
+                few = [image.float() for image in same[start : start + self.most_at_once]]
+                with full_precision(few[0]):
+                    found += self._detect(few)
+        return found
+
+    def pseudo_labels(self, images: Sequence[Tensor] | Tensor) -> list[Detections]:
+        """The detections of `predict` with a score of at least `pseudo_label_threshold`."""
+        return [found.where(found.scores >= self.pseudo_label_threshold) for found in self.predict(images)]
+
+    def loss(self, images: Sequence[Tensor] | Tensor, targets: Sequence[Detections]) -> dict[str, Tensor]:
+        """The losses the detector is trained with, means over the batch; scores of targets do not count.
+
+        Where anchors and proposals are sampled, torch's global random state decides, as in training.
+
+        images: [B, 3, H, W] or B times [3, H, W]; targets: one a picture, boxes in its pixels, possibly none
+        """
+        few = [image.float() for image in images]
+        pairs = zip(targets, few, strict=True)
+        with full_precision(few[0]):
+            return self._losses(few, [_with_extent(target.to(image.device)) for target, image in pairs])
+
+    def features(self, images: Sequence[Tensor] | Tensor) -> list[Tensor]:
+        """Levels of the feature pyramid, finest first: [B, C, h / s, w / s] at the size it scales to.
+
+        Levels that only subsample another one (P6 of Faster R-CNN) are left out.
+        """
+        few = [image.float() for image in images]
+        with full_precision(few[0]):
+            return self._levels(few)
+
+    def _detect(self, images: list[Tensor]) -> list[Detections]:
+        """Detections in pictures of one size, boxes in their pixels."""
+        raise NotImplementedError
+
+    def _losses(self, images: list[Tensor], targets: list[Detections]) -> dict[str, Tensor]:
+        raise NotImplementedError
+
+    def _levels(self, images: list[Tensor]) -> list[Tensor]:
+        raise NotImplementedError
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """A context without autocast: coordinates lose whole pixels in half precision."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
+def fingerprint(state: Mapping[str, Tensor], rules: object) -> str:
+    """Hex digest of weights and of whatever else decides a detector's outputs."""
+    digest = hashlib.sha256()
+    for key, value in sorted(state.items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(repr(rules).encode())
+    return digest.hexdigest()
+
+
+def _with_extent(target: Detections) -> Detections:
+    extent = target.boxes[:, 2:] - target.boxes[:, :2]
+    return target.where((extent >= SMALLEST_TARGET).all(1))
