@@ -60,7 +60,8 @@ class _StandIn:
 GLOBALS = {
     ("numpy", "ndarray"): "ndarray",
     ("numpy", "dtype"): "dtype",
-    ("_codecs", "encode"): "encode",
+    ("_codecs", "encode"): "bytes",  # protocols before 3 write bytes as text …
+    ("__builtin__", "bytes"): "bytes",  # … and empty ones so
     ("collections", "OrderedDict"): "OrderedDict",
 } | {
     (f"numpy.{core}.{module}", name): name
@@ -150,8 +151,8 @@ def _element(note: object) -> np.dtype[Any]:
 
 
 def _bytes(data: object) -> bytes | bytearray:
-    if isinstance(data, _Note) and data.kind == "encode":  # protocols before 3 write bytes as text
-        data = data.arguments[0]
+    if isinstance(data, _Note) and data.kind == "bytes":
+        data = data.arguments[0] if data.arguments else b""
     if isinstance(data, str):
         return data.encode("latin1")
     if isinstance(data, bytes | bytearray):
