@@ -252,8 +252,8 @@ def test_a_missing_file_and_another_backbone_are_refused(coco_file: Path, tmp_pa
 def test_unknown_names_are_refused_with_the_nearest() -> None:
     with pytest.raises(RecognizerError, match="did you mean fasterrcnn-r50-fpn"):
         from_torchvision("fasterrcnn-r5-fpn")
-    with pytest.raises(RecognizerError, match="give a file: fasterrcnn-x101-fpn:WEIGHTS"):
-        from_torchvision("fasterrcnn-x101-fpn")
+    with pytest.raises(RecognizerError, match="give a file: torchvision-fasterrcnn-x101-fpn:WEIGHTS"):
+        from_torchvision("torchvision-fasterrcnn-x101-fpn")
 
 
 def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,8 +263,12 @@ def test_a_failed_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("torch.hub.download_url_to_file", offline)
     monkeypatch.setenv("TORCH_HOME", "/nonexistent/but/never/written")
     monkeypatch.setattr("os.makedirs", lambda *_, **__: None)
-    with pytest.raises(RecognizerError, match="cannot be downloaded"):
-        from_torchvision("fasterrcnn-r50-fpn")
+    for name, weights in ((MOBILE, None), ("retinanet-r50-fpn-v2", "COCO_V1")):
+        with pytest.raises(RecognizerError, match="cannot be downloaded") as caught:
+            from_torchvision(name, weights)
+        message = str(caught.value)
+        assert "https://download.pytorch.org/models/" in message and f"{name}:FILE" in message
+        assert "\n" not in message
 
 
 def test_the_shipped_scenes_recognizer_sees_what_is_drawn() -> None:

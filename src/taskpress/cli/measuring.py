@@ -30,7 +30,9 @@ Annotations = Annotated[
 RecognizerSpec = Annotated[
     str,
     typer.Option(
-        "--recognizer", help="onnx:FILE, fasterrcnn-r50-fpn[:WEIGHTS], fasterrcnn-x101-fpn:WEIGHTS, scenes."
+        "--recognizer",
+        help="onnx:FILE, fasterrcnn-x101-fpn:WEIGHTS, fasterrcnn-r50-fpn[:WEIGHTS], "
+        "retinanet-r50-fpn[:WEIGHTS], maskrcnn-r50-fpn[:WEIGHTS], scenes.",
     ),
 ]
 Resize = Annotated[

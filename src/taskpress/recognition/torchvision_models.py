@@ -65,7 +65,7 @@ EPS_ZERO = (
     detection.MaskRCNN_ResNet50_FPN_Weights.COCO_V1,
     detection.RetinaNet_ResNet50_FPN_Weights.COCO_V1,
 )
-"""Weights that torchvision runs with eps = 0 in frozen BatchNorm, so that a file of them must be, too."""
+"""Weights that torchvision runs with eps = 0 in BatchNorm, so that a file of them must be, too."""
 
 
 def from_torchvision(
@@ -143,7 +143,7 @@ def _from_file(
     _fill(model, state, path, name)
     if _is_published(path, EPS_ZERO):
         for module in model.modules():
-            if isinstance(module, FrozenBatchNorm2d):
+            if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
                 module.eps = 0.0
     return model, labels
 
