@@ -55,7 +55,7 @@ def test_x101_is_detectron2s_and_needs_weights() -> None:
 
 
 def test_settings_follow_the_weights() -> None:
-    name, settings = parse_settings("fasterrcnn-x101-fpn:dir/x.pkl?crop_scale=1.67&shortest_edge=640")
+    name, settings = parse_settings("fasterrcnn-x101-fpn:dir/x.pkl?crop_scale=1.67,shortest_edge=640")
     assert name == "fasterrcnn-x101-fpn:dir/x.pkl"
     assert settings == DetectorSettings(crop_scale=1.67, shortest_edge=640)
     assert parse_settings(f"a{settings.suffix}")[1] == settings

@@ -25,7 +25,7 @@ from taskpress.recognition.retinanet import RetinaNet
 from taskpress.recognition.slim_rcnn import slim_rcnn
 from taskpress.recognition.torchvision_detector import TorchvisionDetector
 
-SIZE = "?shortest_edge=96&longest_edge=160"
+SIZE = "?shortest_edge=96,longest_edge=160"
 
 
 def save(model: nn.Module, path: Path) -> Path:

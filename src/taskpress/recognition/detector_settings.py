@@ -1,4 +1,4 @@
-"""The part of a detector's name after the colon: weights, then settings as in a web address."""
+"""The part of a detector's name after the colon: weights, then settings, e.g. "?crop_scale=1.67,threshold=0.3"."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 from taskpress.coding.errors import RecognizerError
 
-SETTINGS = re.compile(r"\?(\w+=[^&?/]*(?:&\w+=[^&?/]*)*)$")
+SETTINGS = re.compile(r"\?(\w+=[^,?/]*(?:,\w+=[^,?/]*)*)$")
 
 
 @dataclass(frozen=True)
@@ -31,11 +31,11 @@ class DetectorSettings:
         """What `parse_settings` takes them from: "" or "?…"."""
         given = {field.name: getattr(self, field.name) for field in fields(self)}
         pairs = [f"{name}={value}" for name, value in given.items() if value is not None]
-        return "?" + "&".join(pairs) if pairs else ""
+        return "?" + ",".join(pairs) if pairs else ""
 
 
 def parse_settings(spec: str) -> tuple[str, DetectorSettings]:
-    """Splits "NAME:WEIGHTS?crop_scale=1.67&threshold=0.3" into what is before the "?" and the settings.
+    """Splits "NAME:WEIGHTS?crop_scale=1.67,threshold=0.3" into what is before the "?" and the settings.
 
     Raises RecognizerError for a setting that does not exist or a value out of range.
     """
@@ -44,7 +44,7 @@ def parse_settings(spec: str) -> tuple[str, DetectorSettings]:
         return spec, DetectorSettings()
     known = [field.name for field in fields(DetectorSettings)]
     values: dict[str, float | int] = {}
-    for pair in match[1].split("&"):
+    for pair in match[1].split(","):
         key, _, text = pair.partition("=")
         if key not in known:
             nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.4)

@@ -37,7 +37,7 @@ def load_recognizer(spec: str) -> Recognizer:
 
     WEIGHTS of torchvision's: a file (.pth, .safetensors), or their name there, e.g. COCO_V1, which is
     downloaded once; without, torchvision's default. After the weights of these detectors may stand
-    settings, e.g. "fasterrcnn-x101-fpn:x101.pkl?crop_scale=1.67&threshold=0.3"; see `DetectorSettings`.
+    settings, e.g. "fasterrcnn-x101-fpn:x101.pkl?crop_scale=1.67,threshold=0.3"; see `DetectorSettings`.
 
     Raises RecognizerError for an unknown kind (naming the nearest) or a file that does not fit.
     """
