@@ -1,4 +1,4 @@
-"""The part of a detector's name after the colon: weights, then settings, e.g. "?crop_scale=1.67,threshold=0.3"."""
+"""Settings at the end of a detector's name, e.g. "?crop_scale=1.67,threshold=0.3"."""
 
 from __future__ import annotations
 
