@@ -28,7 +28,7 @@ def test_round_trip(width: int, height: int, payload: bytes) -> None:
     data = bitstream.pack(FINGERPRINT, width, height, payload)
     header, found = bitstream.unpack(data)
     assert found == payload
-    assert header == (1, FINGERPRINT, width, height, len(payload), len(data))
+    assert header == (2, FINGERPRINT, width, height, len(payload), len(data))
     assert len(data) - len(payload) <= 24
 
 
@@ -41,7 +41,7 @@ def test_noise_is_no_bitstream(data: bytes) -> None:
 @given(data=st.binary(max_size=60))
 def test_noise_behind_an_honest_start_and_checksum(data: bytes) -> None:
     try:
-        header, _ = bitstream.unpack(sealed(b"TPC\x01" + data))
+        header, _ = bitstream.unpack(sealed(b"TPC\x02" + data))
     except BitstreamError:
         return
     assert header.width * header.height <= bitstream.MAX_PIXELS
@@ -53,7 +53,7 @@ def test_messages_say_what_is_wrong() -> None:
         (5, "bytes, not int"),
         (b"", "empty"),
         (b"\xff\xd8\xff\xe0JFIF", "no TaskPress bitstream"),
-        (data[:3] + b"\x02" + data[4:], "version 2"),
+        (data[:3] + b"\x01" + data[4:], "version 1 is not 2"),
         (data[:7], "truncated"),
         (data[:-1], "truncated"),
         (data + b"x", "1 trailing"),

@@ -2,7 +2,7 @@
 
     bytes   what
     3       magic "TPC"
-    1       version, 1
+    1       version, 2
     8       fingerprint of the codec
     1..3    width in pixels, 1..3 height in pixels, 1..5 payload length in words (LEB128 varints)
     4·n     payload: n little-endian 32-bit words of the range coder
@@ -18,7 +18,7 @@ import google_crc32c
 from taskpress.coding.errors import BitstreamError
 
 MAGIC = b"TPC"
-VERSION = 1
+VERSION = 2
 WORD = 4
 CRC_BYTES = 4
 MAX_SIDE = 65535

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from taskpress.coding import bitstream
 from taskpress.coding.checkpoints import Checkpoint, build_model, read_checkpoint, restore_model, write_codec
-from taskpress.coding.entropy_coding import EntropyCoder
+from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.errors import BitstreamError, ImageError
 from taskpress.coding.images import from_pil, to_array, to_tensor
 from taskpress.coding.models import HyperpriorModel, Output
@@ -251,7 +251,7 @@ class Codec(nn.Module):
         )
         if self._frozen is None or self._frozen.marks != marks:
             digest = hashlib.blake2b(
-                f"{self.architecture} {self.model.N} {self.model.M}".encode(), digest_size=8
+                f"{CODING} {self.architecture} {self.model.N} {self.model.M}".encode(), digest_size=8
             )
             for key, tensor in sorted(state.items()):
                 values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()

@@ -7,41 +7,47 @@ with a smaller t = column + 3·row: all positions of one t are worked at once. 6
     row 1   3  4  5  6  7  8        numbers: t, the step in which a position is coded
     row 2   6  7  8  9 10 11
 
-Encoder and decoder must find the very same probabilities. Everything here runs in float64, on the CPU, on
-one thread, with the same shapes on either side; means are then rounded to multiples of 1/256 and scales to
-the nearest of 128 levels. What float64 sums differ by between machines (about 1e-13) can flip such a rounding
-only where a value lies that close to a tie: practically never, but not never by construction. Exactness by
-construction needs fixed-point arithmetic.
+Everything here is in whole numbers (`fixed_point`), so encoder and decoder find the very same probabilities,
+wherever each of them runs. Means and ŷ are multiples of 1/256, scales fall on levels.
+
+A step is small and reads all weights, which is what it costs. So the context's share of several steps is
+computed at once, from what was decoded before the first of them, and every step adds what has come since.
 """
 
-import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor
+from torch import nn
 
-from taskpress.coding.entropy_models import SCALE_BOUND
+from taskpress.coding.fixed_point import (
+    ACTIVATION,
+    LATENT,
+    Layer,
+    leaky_relu,
+    product,
+    quantize_layer,
+    settle,
+)
 from taskpress.coding.models import HyperpriorModel
+from taskpress.coding.tables import scale_levels
+from taskpress.coding.threads import single_blas_thread
 
-MEAN_GRID = 256
-MEAN_LIMIT = 2.0**14
-SCALE_LEVELS = 128
-SCALE_MAX = 256.0
-SLOPE = 0.01
-TAPS = [(row, column) for row in range(-2, 1) for column in range(-2, 3) if (row, column) < (0, 0)]
+MEAN_LIMIT = 2.0**22
+# In the order in which they become known: a tap at (row, column) was decoded -(column + 3·row) steps ago.
+TAPS = sorted(
+    ((row, column) for row in range(-2, 1) for column in range(-2, 3) if (row, column) < (0, 0)),
+    key=lambda tap: -(tap[1] + 3 * tap[0]),
+)
+# Steps whose context is begun together, and how many taps are decoded fewer than that many steps ago.
+AHEAD = 4
+RECENT = [sum(-(column + 3 * row) <= ago for row, column in TAPS) for ago in range(AHEAD)]
 
-_LOG_LOW = math.log(SCALE_BOUND)
-_LOG_STEP = (math.log(SCALE_MAX) - _LOG_LOW) / (SCALE_LEVELS - 1)
-SCALE_TABLE = torch.exp(_LOG_LOW + _LOG_STEP * torch.arange(SCALE_LEVELS, dtype=torch.float64))
-# Half way (in the logarithm) between neighbours: where the nearest level changes.
-_SCALE_EDGES = torch.exp(_LOG_LOW + _LOG_STEP * (torch.arange(SCALE_LEVELS - 1, dtype=torch.float64) + 0.5))
-
-# Gets (first, last) of the positions in coding order, their means (on the grid) and scales (not yet on
-# levels), each [last - first, M]; gives their decoded values, same shape.
-Visit = Callable[[int, int, Tensor, Tensor], Tensor]
+# Gets (first, last) of the positions in coding order, their means (float64, in units of 1/256) and scale
+# levels (uint8), each [last - first, M]; gives whole offsets from the means, float64 of the same shape.
+Visit = Callable[[int, int, np.ndarray, np.ndarray], np.ndarray]
 
 
 class Wavefront(NamedTuple):
@@ -50,100 +56,132 @@ class Wavefront(NamedTuple):
     order    [h·w] int64, position (row·w + column) of the i-th visited
     bounds   where each step begins in `order`, and h·w at the end
     own      [h·w] int64, index of the i-th visited in the padded buffer
-    context  [h·w · 12] int64, indices there of what the i-th visited depends on
+    context  [h·w, 12] int64, indices there of what the i-th visited depends on
     padded   rows of the padded buffer
     """
 
-    order: Tensor
+    order: np.ndarray
     bounds: list[int]
-    own: Tensor
-    context: Tensor
+    own: np.ndarray
+    context: np.ndarray
     padded: int
 
 
 @lru_cache(maxsize=8)
 def wavefront(height: int, width: int) -> Wavefront:
     """The schedule for an h×w latent, padded by two rows above and two columns on either side."""
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    steps = (columns + 3 * rows).flatten()
-    order = torch.argsort(steps, stable=True)
-    counts = torch.bincount(steps)
-    bounds = [0, *torch.cumsum(counts[counts > 0], 0).tolist()]
+    rows, columns = np.divmod(np.arange(height * width), width)
+    steps = columns + 3 * rows
+    order = np.argsort(steps, kind="stable")
+    counts = np.bincount(steps)
+    bounds = [0, *np.cumsum(counts[counts > 0]).tolist()]
     stride = width + 4
-    own = ((rows + 2) * stride + columns + 2).flatten()[order]
-    shifts = torch.tensor([row * stride + column for row, column in TAPS])
-    return Wavefront(order, bounds, own, (own[:, None] + shifts).flatten(), (height + 2) * stride)
+    own = ((rows + 2) * stride + columns + 2)[order]
+    shifts = np.array([row * stride + column for row, column in TAPS])
+    return Wavefront(order, bounds, own, own[:, None] + shifts, (height + 2) * stride)
 
 
 class ContextModel:
-    """The part of a model that decides y's probabilities, frozen in float64.
+    """The part of a model that decides y's probabilities, frozen in whole numbers.
 
-    Built from the weights as they are; later changes to the model do not reach it.
+    Built from the weights as they are; later changes to the model do not reach it. CodecError for weights
+    that whole numbers cannot hold.
     """
 
     def __init__(self, model: HyperpriorModel) -> None:
         self.channels = model.M
-        self.layers: list[tuple[Tensor, Tensor]] = []
+        self.layers: list[Layer] = []
         if model.context_prediction is None or model.entropy_parameters is None:
             return
+        # [2M, 12·M]: neighbourhood, tap by tap, to context features.
         weight = model.context_prediction.weight.detach()
-        taps = torch.stack([weight[:, :, row + 2, column + 2] for row, column in TAPS])
-        # [12·M, 2M]: neighbourhood, tap by tap, to context features.
-        self.context_weight = _frozen(taps.permute(0, 2, 1).reshape(-1, weight.shape[0]))
-        context_bias = _frozen(_bias(model.context_prediction))
-        for layer in model.entropy_parameters:
-            if isinstance(layer, torch.nn.Conv2d):
-                self.layers.append((_frozen(layer.weight[:, :, 0, 0].t()), _frozen(_bias(layer))))
-        first, bias = self.layers[0]
-        # The first layer is linear in what h_s and what the context say: the former is done for all at once.
-        self.from_params, self.from_context = first[: 2 * self.channels], first[2 * self.channels :]
-        self.first_bias = bias + context_bias @ self.from_context
+        taps = torch.stack([weight[:, :, row + 2, column + 2] for row, column in TAPS], 1).flatten(1)
+        bias = model.context_prediction.bias
+        self.layers.append(_transposed(quantize_layer(taps, bias, LATENT, "context_prediction")))
+        for name, module in model.entropy_parameters.named_children():
+            if isinstance(module, nn.Conv2d):
+                layer = quantize_layer(
+                    module.weight[:, :, 0, 0], module.bias, ACTIVATION, f"entropy_parameters.{name}"
+                )
+                self.layers.append(_transposed(layer))
 
-    def scan(self, params: Tensor, visit: Visit) -> Tensor:
-        """Walks the latent; `params` is h_s's output, float64 [2M, h, w]. Returns ŷ, float64 [M, h, w].
+    def scan(self, params: np.ndarray, visit: Visit) -> np.ndarray:
+        """Walks the latent; `params` is h_s's output, activations [2M, h, w]. Returns ŷ·256, [M, h, w].
 
         `visit` is called once a step, or once in all for a model without context.
         """
         channels = self.channels
         _, height, width = params.shape
-        flat = params.reshape(2 * channels, -1).t()
+        flat = params.reshape(2 * channels, -1).T
         if not self.layers:
-            decoded = visit(0, height * width, *on_grid(flat))
-            return decoded.t().reshape(channels, height, width)
+            means, levels = gaussians(np.ascontiguousarray(flat))
+            decoded = visit(0, height * width, means, levels) * 2**LATENT.fraction + means
+            return decoded.T.reshape(channels, height, width)
 
         schedule = wavefront(height, width)
-        base = torch.addmm(self.first_bias, flat[schedule.order], self.from_params)
-        values = torch.zeros(schedule.padded, channels, dtype=torch.float64)
-        (second, second_bias), (third, third_bias) = self.layers[1:]
+        flat = flat[schedule.order]
+        around, first, second, third = self.layers
+        # The first layer is linear in what h_s and what the context say: the former is done ahead, too.
+        from_params, from_context = first.weight[: 2 * channels], first.weight[2 * channels :]
+        steps = list(zip(schedule.bounds[:-1], schedule.bounds[1:], strict=True))
+        widest = max(end - begin for begin, end in steps)
         taps = len(TAPS)
-        for first, last in zip(schedule.bounds[:-1], schedule.bounds[1:], strict=True):
-            around = values.index_select(0, schedule.context[first * taps : last * taps])
-            context = around.view(last - first, taps * channels) @ self.context_weight
-            hidden = torch.addmm(base[first:last], context, self.from_context)
-            hidden = torch.addmm(second_bias, F.leaky_relu_(hidden, SLOPE), second)
-            hidden = torch.addmm(third_bias, F.leaky_relu_(hidden, SLOPE), third)
-            decoded = visit(first, last, *on_grid(hidden))
-            values.index_copy_(0, schedule.own[first:last], decoded)
-        inside = values.view(height + 2, width + 4, channels)[2:, 2:-2]
-        return inside.permute(2, 0, 1)
+
+        def buffer(rows: int, width: int) -> np.ndarray:
+            return np.empty((rows, width), dtype=params.dtype)
+
+        # What is not decoded yet counts as zero.
+        values = np.zeros((schedule.padded, channels), dtype=params.dtype)
+        gathered = buffer(AHEAD * widest * taps, channels)
+        begun, based = buffer(AHEAD * widest, 2 * channels), buffer(AHEAD * widest, first.weight.shape[1])
+        outputs = [buffer(widest, layer.weight.shape[1]) for layer in self.layers]
+        scratch = [np.empty_like(output) for output in outputs]
+
+        def neighbourhood(begin: int, end: int, count: int) -> np.ndarray:
+            """[end - begin, count·M]: the first `count` taps of these positions."""
+            rows = gathered[: (end - begin) * count]
+            np.take(values, schedule.context[begin:end, :count].reshape(-1), 0, out=rows, mode="clip")
+            return rows.reshape(end - begin, count * channels)
+
+        # Steps are so small that handing them to other threads takes longer, far longer on a busy machine.
+        with single_blas_thread():
+            for at in range(0, len(steps), AHEAD):
+                block = steps[at : at + AHEAD]
+                start, stop = block[0][0], block[-1][1]
+                context = product(neighbourhood(start, stop, taps), around.weight, out=begun[: stop - start])
+                context += around.bias
+                base = product(flat[start:stop], from_params, out=based[: stop - start])
+                base += first.bias
+                for ago, (begin, end) in enumerate(block):
+                    size, own = end - begin, slice(begin - start, end - start)
+                    x = context[own]
+                    if RECENT[ago]:
+                        near = neighbourhood(begin, end, RECENT[ago])
+                        x += product(near, around.weight[: near.shape[1]], out=scratch[0][:size])
+                    x = product(settle(x), from_context, out=outputs[1][:size])
+                    x += base[own]
+                    x = leaky_relu(settle(x), scratch[1][:size])
+                    x = product(x, second.weight, out=outputs[2][:size])
+                    x += second.bias
+                    x = leaky_relu(settle(x), scratch[2][:size])
+                    x = product(x, third.weight, out=outputs[3][:size])
+                    x += third.bias
+                    means, levels = gaussians(settle(x))
+                    decoded = visit(begin, end, means, levels) * 2**LATENT.fraction
+                    decoded += means
+                    values[schedule.own[begin:end]] = decoded
+        inside = values.reshape(height + 2, width + 4, channels)[2:, 2:-2]
+        return inside.transpose(2, 0, 1)
 
 
-def on_grid(gaussian: Tensor) -> tuple[Tensor, Tensor]:
-    """[n, 2M] scales and means → (means rounded to the grid, scales as they are), each [n, M]."""
-    scales, means = gaussian.chunk(2, 1)
-    return (means * MEAN_GRID).round_().mul_(1 / MEAN_GRID).clamp_(-MEAN_LIMIT, MEAN_LIMIT), scales
+def gaussians(activations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """[n, 2M] scales and means → (means in units of 1/256, scale levels), each [n, M]."""
+    half = activations.shape[1] // 2
+    scales, means = activations[:, :half], activations[:, half:]
+    means = np.floor(means * 2.0 ** (LATENT.fraction - ACTIVATION.fraction) + 0.5)
+    np.clip(means, -MEAN_LIMIT, MEAN_LIMIT, out=means)
+    return means, scale_levels(scales * 2.0**-ACTIVATION.fraction)
 
 
-def scale_levels(scales: Tensor) -> Tensor:
-    """int64 indices into SCALE_TABLE of the levels nearest to `scales` (float64), same shape."""
-    return torch.bucketize(scales.contiguous(), _SCALE_EDGES)
-
-
-def _frozen(tensor: Tensor) -> Tensor:
-    return tensor.detach().to("cpu", torch.float64, copy=True).contiguous()
-
-
-def _bias(layer: torch.nn.Conv2d) -> Tensor:
-    if layer.bias is None:
-        return torch.zeros(layer.out_channels)
-    return layer.bias.detach()
+def _transposed(layer: Layer) -> Layer:
+    return layer._replace(weight=np.ascontiguousarray(layer.weight.T))
