@@ -10,13 +10,15 @@ from torchvision.ops import box_iou
 from taskpress.auxiliary.branch import PRIOR, AuxiliaryBranch, branch_cost
 from taskpress.auxiliary.detection import DetectionBranch
 from taskpress.auxiliary.foreground import ForegroundBranch, coverage
-from taskpress.auxiliary.named import KINDS, build_auxiliary
+from taskpress.auxiliary.named import build_auxiliary
 from taskpress.auxiliary.objectness import ObjectnessBranch
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.detections import Detections
 
 STRIDE = 16
+KINDS = ("detection", "objectness", "foreground")
+"""Branches that learn from boxes."""
 
 
 def detections(boxes: list[list[float]], labels: list[int]) -> Detections:

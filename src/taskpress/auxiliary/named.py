@@ -6,35 +6,73 @@ import difflib
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.coding.errors import ConfigError
+from taskpress.targets import Task
 
-KINDS = ("detection", "objectness", "foreground")
+_WITH_BOXES = (Task.DETECTION, Task.INSTANCE_SEGMENTATION)
+FITTING: dict[str, tuple[Task, ...]] = {
+    "detection": _WITH_BOXES,
+    "objectness": _WITH_BOXES,
+    "foreground": _WITH_BOXES,
+    "instance": (Task.INSTANCE_SEGMENTATION,),
+    "segmentation": (Task.SEGMENTATION,),
+    "classification": (Task.CLASSIFICATION,),
+}
+"""Branches, and the tasks whose teachers label what they learn."""
 
 
 def build_auxiliary(
-    kind: str, latent_channels: int, classes: int, stride: int = 16, width: int = 64
+    kind: str,
+    latent_channels: int,
+    classes: int,
+    stride: int = 16,
+    width: int = 64,
+    task: Task | None = None,
 ) -> AuxiliaryBranch:
     """A branch with random initial weights (from torch's seed) on a latent of `latent_channels` channels.
 
-    kind:    "detection" (classes and boxes), "objectness" (is an object's middle here) or "foreground" (share
-             of the cell inside objects)
-    classes: K of the recognizer; only "detection" tells them apart
+    kind:    "detection" (classes and boxes), "objectness" (is an object's middle here), "foreground" (share
+             of the cell inside objects), "instance" (classes, boxes and pixels of objects), "segmentation"
+             (classes in the cell) or "classification" (of the whole picture)
+    classes: K of the recognizer; "objectness" and "foreground" do not tell them apart
     stride:  pixels per cell of the latent
     width:   channels inside the branch
+    task:    of the teacher, where the branch is to be trained
 
-    Raises ConfigError for an unknown kind, naming the nearest.
+    Raises ConfigError for an unknown kind, naming the nearest, and for one that the task's teachers do not
+    label anything for.
     """
-    if kind == "detection":
-        from taskpress.auxiliary.detection import DetectionBranch
+    if kind not in FITTING:
+        nearest = difflib.get_close_matches(kind.lower(), FITTING, n=1, cutoff=0.4)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise ConfigError(f"no auxiliary branch is named '{kind}'; {hint}(known: {', '.join(FITTING)})")
+    if task is not None and task not in FITTING[kind]:
+        fitting = " or ".join(f"`{name}`" for name, tasks in FITTING.items() if task in tasks)
+        raise ConfigError(
+            f"objective.auxiliary: a `{kind}` branch learns nothing from a recognizer of {task}; "
+            f"choose {fitting}"
+        )
+    match kind:
+        case "objectness":
+            from taskpress.auxiliary.objectness import ObjectnessBranch
 
-        return DetectionBranch(latent_channels, classes, stride, width)
-    if kind == "objectness":
-        from taskpress.auxiliary.objectness import ObjectnessBranch
+            return ObjectnessBranch(latent_channels, stride, width)
+        case "foreground":
+            from taskpress.auxiliary.foreground import ForegroundBranch
 
-        return ObjectnessBranch(latent_channels, stride, width)
-    if kind == "foreground":
-        from taskpress.auxiliary.foreground import ForegroundBranch
+            return ForegroundBranch(latent_channels, stride, width)
+        case "instance":
+            from taskpress.auxiliary.instance import InstanceBranch
 
-        return ForegroundBranch(latent_channels, stride, width)
-    nearest = difflib.get_close_matches(kind.lower(), KINDS, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]}? " if nearest else ""
-    raise ConfigError(f"no auxiliary branch is named '{kind}'; {hint}(known: {', '.join(KINDS)})")
+            return InstanceBranch(latent_channels, classes, stride, width)
+        case "segmentation":
+            from taskpress.auxiliary.segmentation import SegmentationBranch
+
+            return SegmentationBranch(latent_channels, classes, stride, width)
+        case "classification":
+            from taskpress.auxiliary.classification import ClassificationBranch
+
+            return ClassificationBranch(latent_channels, classes, stride, width)
+        case _:
+            from taskpress.auxiliary.detection import DetectionBranch
+
+            return DetectionBranch(latent_channels, classes, stride, width)

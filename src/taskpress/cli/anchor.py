@@ -9,6 +9,7 @@ import typer
 from taskpress.cli.measuring import (
     Annotations,
     AsJson,
+    Categories,
     CurveName,
     Device,
     Images,
@@ -32,6 +33,7 @@ def anchor(
     recognizer: RecognizerSpec,
     output: Output,
     annotations: Annotations = None,
+    categories: Categories = None,
     resize: Resize = None,
     limit: Limit = None,
     curve: CurveName = None,
@@ -54,8 +56,9 @@ def anchor(
     coders = [anchors.anchor(kind, value) for value in _qualities(quality)]
     if curve:
         coders = [replace(coder, curve=curve) for coder in coders]
-    dataset = open_dataset(images, annotations, limit)
-    measure(coders, dataset, open_recognizer(recognizer, device), resize, limit, output, as_json)
+    judge = open_recognizer(recognizer, device)
+    dataset = open_dataset(images, annotations, categories, limit, judge)
+    measure(coders, dataset, judge, resize, limit, output, as_json)
 
 
 def _qualities(text: str) -> list[int]:

@@ -11,6 +11,7 @@ import typer
 from taskpress.cli.measuring import (
     Annotations,
     AsJson,
+    Categories,
     CurveName,
     Device,
     Images,
@@ -31,6 +32,7 @@ def evaluate(
     recognizer: RecognizerSpec,
     output: Output,
     annotations: Annotations = None,
+    categories: Categories = None,
     resize: Resize = None,
     limit: Limit = None,
     curve: CurveName = None,
@@ -39,10 +41,11 @@ def evaluate(
 ) -> None:
     """Code pictures to real files, decode, score what a recognizer still sees.
 
-    Rate is all bits of the files over all pixels coded. Accuracy is COCO AP
-    (0 to 100) against the annotations, and against the recognizer's own labels
-    on the uncompressed pictures. A codec's curve is the arm it was trained as,
-    or its name without a trailing -qN.
+    Rate is all bits of the files over all pixels coded. Accuracy is the metric
+    of the recognizer's task (COCO AP, mask AP, mIoU, top-1; 0 to 100) against
+    the annotations, and against the recognizer's own labels on the uncompressed
+    pictures. A codec's curve is the arm it was trained as, or its name without
+    a trailing -qN.
 
     Example: taskpress evaluate run/codecs/*.safetensors --images val2017
     --annotations instances_val2017.json --recognizer onnx:yolox_nano.onnx
@@ -58,8 +61,9 @@ def evaluate(
         codec.to(device).eval()
         name = codec_name(source)
         coders.append(CodecCoder(codec, curve or default_curve(codec.card, name), name))
-    dataset = open_dataset(images, annotations, limit)
-    measure(coders, dataset, open_recognizer(recognizer, device), resize, limit, output, as_json)
+    judge = open_recognizer(recognizer, device)
+    dataset = open_dataset(images, annotations, categories, limit, judge)
+    measure(coders, dataset, judge, resize, limit, output, as_json)
 
 
 def codec_name(source: str) -> str:

@@ -25,14 +25,26 @@ Images = Annotated[
 ]
 Annotations = Annotated[
     Path | None,
-    typer.Option("--annotations", help="COCO instances JSON of these pictures; without, only teacher AP."),
+    typer.Option(
+        "--annotations",
+        help="COCO instances JSON of these pictures; for segmentation a folder of label maps (PNG), for "
+        "classification a CSV or JSON of file and label. Without: scores against the teacher alone.",
+    ),
+]
+Categories = Annotated[
+    str | None,
+    typer.Option(
+        "--categories",
+        help="What ids in label maps mean: coco-panoptic, coco, voc or a JSON list of {id, name}; for class "
+        "labels a JSON object of label and name.",
+    ),
 ]
 RecognizerSpec = Annotated[
     str,
     typer.Option(
         "--recognizer",
-        help="onnx:FILE, fasterrcnn-x101-fpn:WEIGHTS, fasterrcnn-r50-fpn[:WEIGHTS], "
-        "retinanet-r50-fpn[:WEIGHTS], maskrcnn-r50-fpn[:WEIGHTS], scenes.",
+        help="onnx:FILE, fasterrcnn-r50-fpn[:WEIGHTS], lraspp-mobilenet-v3[:WEIGHTS], classify-resnet50, "
+        "scenes, … (docs/your-own.md lists them).",
     ),
 ]
 Resize = Annotated[
@@ -49,21 +61,71 @@ Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 
 
-def open_dataset(images: str, annotations: Path | None, limit: int | None) -> Dataset:
-    """The data set that --images and --annotations name."""
+def open_dataset(
+    images: str,
+    annotations: Path | None,
+    categories: str | None,
+    limit: int | None,
+    recognizer: Recognizer,
+) -> Dataset:
+    """The data set that --images, --annotations and --categories name, annotated for the recognizer's task.
+
+    Scenes are annotated where the recognizer knows the scenes' categories; others it sees as mere pictures.
+    """
+    from taskpress.targets import Task
+
+    task = recognizer.task
+    if categories is not None and (
+        annotations is None or task not in (Task.SEGMENTATION, Task.CLASSIFICATION)
+    ):
+        raise ConfigError(
+            "--categories: says what label maps or class labels mean, so it goes with --annotations of these"
+        )
     if images == "scenes" and not Path(images).is_dir():
-        from taskpress.datasets.scenes import Scenes
+        from taskpress.datasets.scenes import CATEGORIES, Scenes
+        from taskpress.evaluation.same_categories import shares_categories
 
         if annotations is not None:
             raise ConfigError("--annotations: scenes bring their own annotations; leave the option out")
-        return Scenes("test", limit or SCENES)
-    if annotations is not None:
-        from taskpress.datasets.coco import CocoImages
+        known = task is not Task.CLASSIFICATION and shares_categories(CATEGORIES, recognizer.categories)
+        return Scenes("test", limit or SCENES, task=task if known else None)
+    if annotations is None:
+        from taskpress.datasets.folder import ImageFolder
 
-        return CocoImages(images, annotations)
-    from taskpress.datasets.folder import ImageFolder
+        return ImageFolder(images)
+    if task is Task.SEGMENTATION:
+        from taskpress.datasets.label_maps import LabelMaps
+        from taskpress.evaluation.categories import BUILT_IN, map_categories
 
-    return ImageFolder(images)
+        if not annotations.is_dir():
+            raise ConfigError(
+                f"--annotations {annotations}: no folder; {task} is annotated by label maps (PNG)"
+            )
+        if categories is None:
+            raise ConfigError(
+                f"--annotations {annotations}: say what its ids mean with --categories: "
+                f"{', '.join(BUILT_IN)}, or a JSON list of {{id, name}}"
+            )
+        return LabelMaps(images, annotations, map_categories(categories))
+    if task is Task.CLASSIFICATION:
+        from taskpress.datasets.classified import ClassifiedImages, labels_by_folder, read_labels
+        from taskpress.evaluation.categories import class_names
+
+        names = None if categories is None else class_names(categories)
+        if annotations.is_dir() and annotations.resolve() != Path(images).resolve():
+            raise ConfigError(
+                f"--annotations {annotations}: for {task} a CSV or JSON of file and label, or the folder of "
+                "--images itself, where it holds a folder for each class"
+            )
+        labels = labels_by_folder(images) if annotations.is_dir() else read_labels(annotations)
+        return ClassifiedImages(images, labels, names)
+    from taskpress.datasets.coco import CocoImages
+
+    if annotations.is_dir():
+        raise ConfigError(
+            f"--annotations {annotations}: a folder; {task} is annotated by a COCO instances JSON"
+        )
+    return CocoImages(images, annotations)
 
 
 def checked_device(device: str) -> str:

@@ -11,14 +11,9 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-import numpy as np
-from torch import Tensor
-
 from taskpress.coding.errors import DataError
+from taskpress.datasets.run_lengths import RunLengths
 from taskpress.detections import Category, Detections
-
-RunLengths = dict[str, Any]
-"""COCO's compressed mask: {"size": [H, W], "counts": str}."""
 
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
@@ -100,14 +95,6 @@ def coco_results(
             found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
         )
     ]
-
-
-def encode_masks(masks: Tensor) -> list[RunLengths]:
-    """Run lengths of masks [n, H, W] bool, as COCO's tools write them."""
-    from faster_coco_eval import mask as coder
-
-    planes = np.asfortranarray(masks.cpu().numpy().transpose(1, 2, 0).astype(np.uint8))
-    return [{**encoded, "counts": encoded["counts"].decode()} for encoded in coder.encode(planes)]
 
 
 def teacher_ground_truth(

@@ -8,12 +8,11 @@ from itertools import chain
 from typing import Any
 
 from taskpress.datasets.dataset import Sample
+from taskpress.datasets.run_lengths import RunLengths, run_lengths
 from taskpress.detections import Category, Detections, Instances
 from taskpress.evaluation.detection_metric import (
     METRICS,
-    RunLengths,
     coco_metrics,
-    encode_masks,
     teacher_ground_truth,
 )
 
@@ -77,7 +76,7 @@ class InstanceTruth(ObjectTruth):
     def learn(self, sample: Sample, label: Detections) -> None:
         assert isinstance(label, Instances)
         super().learn(sample, Detections(label.boxes, label.labels, label.scores))
-        self.masks.append(encode_masks(label.masks))
+        self.masks.append(run_lengths(label.masks.numpy()))
 
     def judge(self) -> InstanceJudge:
         return InstanceJudge(self)
@@ -104,7 +103,7 @@ class InstanceJudge(ObjectJudge):
     def add(self, sample: Sample, found: Detections) -> None:
         assert isinstance(found, Instances)
         super().add(sample, Detections(found.boxes, found.labels, found.scores))
-        self.masks.append(encode_masks(found.masks))
+        self.masks.append(run_lengths(found.masks.numpy()))
 
     def scores(self) -> dict[str, float]:
         truth, scores = self.truth, super().scores()

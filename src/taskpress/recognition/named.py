@@ -13,11 +13,16 @@ KINDS = (
     "fasterrcnn-r50-fpn[:WEIGHTS]",
     "retinanet-r50-fpn[:WEIGHTS]",
     "maskrcnn-r50-fpn[:WEIGHTS]",
+    "instance-maskrcnn-r50-fpn[:WEIGHTS]",
+    "lraspp-mobilenet-v3[:WEIGHTS]",
+    "deeplabv3-r50[:WEIGHTS]",
+    "classify-NAME[:WEIGHTS]",
+    "timm-NAME[:WEIGHTS]",
     "python:FILE.py:CLASS",
     "scenes",
 )
 DETECTRON2 = "fasterrcnn-x101-fpn"
-FAMILIES = ("fasterrcnn-", "retinanet-", "maskrcnn-", "torchvision-")
+FAMILIES = ("fasterrcnn-", "retinanet-", "maskrcnn-", "instance-", "torchvision-")
 
 
 def load_recognizer(spec: str) -> Recognizer:
@@ -32,12 +37,19 @@ def load_recognizer(spec: str) -> Recognizer:
     torchvision-fasterrcnn-x101-fpn:FILE   torchvision's Faster R-CNN of the X101 backbone
     retinanet-r50-fpn[-v2][:WEIGHTS]       torchvision's RetinaNet
     maskrcnn-r50-fpn[-v2][:WEIGHTS]        torchvision's Mask R-CNN, its boxes alone
+    instance-maskrcnn-r50-fpn[-v2][:WEIGHTS]
+                                           the same with its masks: instance segmentation
+    lraspp-mobilenet-v3[:WEIGHTS], deeplabv3-r50, deeplabv3-r101, deeplabv3-mobilenet-v3
+                                           torchvision's semantic segmentation
+    classify-NAME[:WEIGHTS]                any classifier of torchvision's, e.g. classify-resnet50
+    timm-NAME[:WEIGHTS]                    any classifier of timm's, where timm is installed
     python:FILE.py:CLASS[:ARGUMENT]        your own class, e.g. docs/examples/ssdlite.py; the file is run
     scenes                                 the shipped detector of the embedded default
 
     WEIGHTS of torchvision's: a file (.pth, .safetensors), or their name there, e.g. COCO_V1, which is
     downloaded once; without, torchvision's default. After the weights of these detectors may stand
     settings, e.g. "fasterrcnn-x101-fpn:x101.pkl?crop_scale=1.67,threshold=0.3"; see `DetectorSettings`.
+    Segmentation and classification take "random" too, for a rehearsal.
 
     Raises RecognizerError for an unknown kind (naming the nearest) or a file that does not fit.
     """
@@ -58,6 +70,18 @@ def load_recognizer(spec: str) -> Recognizer:
         from taskpress.recognition.torchvision_models import from_torchvision
 
         return from_torchvision(kind, argument or None, settings)
+    if kind.startswith(("lraspp-", "deeplabv3-")):
+        from taskpress.recognition.segmentation import load_segmenter
+
+        return load_segmenter(kind, argument or None)
+    if kind.startswith("classify-"):
+        from taskpress.recognition.classification import load_classifier
+
+        return load_classifier(kind, argument or None)
+    if kind.startswith("timm-"):
+        from taskpress.recognition.classification import load_timm
+
+        return load_timm(kind, argument or None)
     if kind == "python":
         from taskpress.recognition.own import load_own
 

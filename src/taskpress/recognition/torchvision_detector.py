@@ -82,14 +82,14 @@ class TorchvisionDetector(FrozenDetector):
         self, images: list[Tensor], targets: list[Detections] | None
     ) -> tuple[ImageList, list[dict[str, Tensor]]]:
         """Pictures and targets as the network takes them in training."""
-        given = None
-        if targets is not None:
-            given = [
-                {"boxes": target.boxes.float(), "labels": self.to_label[target.labels]} for target in targets
-            ]
+        given = None if targets is None else [self._given(target) for target in targets]
         with _crop_scale(self.model.transform, images[0], self.crop_scale):
             batch, given = self.model.transform(images, given)
         return batch, given
+
+    def _given(self, target: Detections) -> dict[str, Tensor]:
+        """A target as torchvision takes it."""
+        return {"boxes": target.boxes.float(), "labels": self.to_label[target.labels]}
 
 
 @contextmanager

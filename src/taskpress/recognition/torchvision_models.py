@@ -20,6 +20,7 @@ from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.detector_settings import DetectorSettings
 from taskpress.recognition.faster_rcnn import FasterRCNN
 from taskpress.recognition.frozen_detector import PSEUDO_LABEL_THRESHOLD
+from taskpress.recognition.instance_segmentation import InstanceSegmenter
 from taskpress.recognition.mask_rcnn import MaskRCNN
 from taskpress.recognition.retinanet import RetinaNet
 from taskpress.recognition.torchvision_detector import TorchvisionDetector
@@ -38,6 +39,7 @@ class Family:
 
 FASTER_RCNN = Family("Faster R-CNN", FasterRCNN, "roi_heads.box_predictor.cls_score.weight", 1)
 MASK_RCNN = Family("Mask R-CNN", MaskRCNN, "roi_heads.box_predictor.cls_score.weight", 1)
+INSTANCES = Family("Mask R-CNN", InstanceSegmenter, "roi_heads.box_predictor.cls_score.weight", 1)
 RETINANET = Family("RetinaNet", RetinaNet, "head.classification_head.cls_logits.weight", 9)
 
 OWN: dict[str, tuple[Family, Callable[..., Any]]] = {
@@ -47,6 +49,8 @@ OWN: dict[str, tuple[Family, Callable[..., Any]]] = {
     "fasterrcnn-mobilenet-v3-large-320-fpn": (FASTER_RCNN, detection.fasterrcnn_mobilenet_v3_large_320_fpn),
     "maskrcnn-r50-fpn": (MASK_RCNN, detection.maskrcnn_resnet50_fpn),
     "maskrcnn-r50-fpn-v2": (MASK_RCNN, detection.maskrcnn_resnet50_fpn_v2),
+    "instance-maskrcnn-r50-fpn": (INSTANCES, detection.maskrcnn_resnet50_fpn),
+    "instance-maskrcnn-r50-fpn-v2": (INSTANCES, detection.maskrcnn_resnet50_fpn_v2),
     "retinanet-r50-fpn": (RETINANET, detection.retinanet_resnet50_fpn),
     "retinanet-r50-fpn-v2": (RETINANET, detection.retinanet_resnet50_fpn_v2),
 }

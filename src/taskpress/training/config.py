@@ -59,7 +59,9 @@ class ObjectiveConfig(Section):
     )
     feature_weight: float = Field(1.0, ge=0, description="share of the feature term in L_task")
     alpha: float = Field(0.0, ge=0, description="α: weight of the auxiliary loss; 0 builds no branch")
-    auxiliary: Literal["detection", "objectness", "foreground"] = "detection"
+    auxiliary: Literal[
+        "detection", "objectness", "foreground", "instance", "segmentation", "classification"
+    ] = Field("detection", description="branch; it must fit the recognizer's task")
     auxiliary_width: int = Field(64, ge=8)
     mse: float = Field(0.0, ge=0, description="share of 255² x mean squared error added to L_task")
     roi_weight: float = Field(

@@ -101,4 +101,5 @@ def _build_branch(config: RunConfig, codec: Codec, recognizer: Recognizer | None
             codec.latent_channels,
             len(recognizer.categories),
             width=config.objective.auxiliary_width,
+            task=recognizer.task,
         )

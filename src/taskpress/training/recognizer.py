@@ -108,7 +108,9 @@ def evaluate(recognizer: FasterRCNN, images: int) -> dict[str, float]:
     predictions: list[Detections] = []
     for number in track(range(images), "testing it on held-out scenes"):
         predictions += recognizer.predict([_tensor(scenes[number])])
-    return coco_metrics(scenes.coco_ground_truth(), predictions, range(images), recognizer.categories)
+    truth = scenes.coco_ground_truth()
+    assert truth is not None
+    return coco_metrics(truth, predictions, range(images), recognizer.categories)
 
 
 def export(

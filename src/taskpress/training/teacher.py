@@ -74,7 +74,8 @@ def _read(entry: Path, kind: type[Target]) -> Target | None:
     try:
         with np.load(entry, allow_pickle=False) as stored:
             return kind.from_arrays(stored)
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error):
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        # RuntimeError: a flipped bit that makes the archive look encrypted, or of a later version.
         return None
 
 

@@ -1,0 +1,55 @@
+"""torchvision's Mask R-CNN (He et al., ICCV 2017) as a frozen recognizer of objects and their pixels."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
+
+from taskpress.detections import Category, Detections, Instances
+from taskpress.recognition.faster_rcnn import FasterRCNN
+from taskpress.recognition.frozen_detector import PSEUDO_LABEL_THRESHOLD
+from taskpress.recognition.protocol import Task
+
+MASK_THRESHOLD = 0.5
+"""Probability from which a pixel belongs to an object, as in torchvision's own evaluation."""
+
+
+class InstanceSegmenter(FasterRCNN):
+    """A frozen torchvision Mask R-CNN with its masks; a `Recognizer`. Arguments as in `TorchvisionDetector`.
+
+    Predictions and pseudo-labels are `Instances`. `loss` is that of Faster R-CNN and `loss_mask`: the cross
+    entropy of the mask that the head draws into each matched proposal against the target's.
+    """
+
+    task = Task.INSTANCE_SEGMENTATION
+
+    def __init__(
+        self,
+        model: TorchvisionMaskRCNN,
+        name: str,
+        categories: Sequence[Category],
+        model_labels: Sequence[int] | None = None,
+        pseudo_label_threshold: float = PSEUDO_LABEL_THRESHOLD,
+        crop_scale: float | None = None,
+    ) -> None:
+        super().__init__(model, name, categories, model_labels, pseudo_label_threshold, crop_scale)
+        # A hundred masks of a picture's size are as much as is good to hold at once.
+        self.most_at_once = 1
+        own = f"{self.fingerprint} {self.task} {MASK_THRESHOLD}"
+        self.fingerprint = hashlib.sha256(own.encode()).hexdigest()
+
+    def _detect(self, images: list[Tensor]) -> list[Detections]:
+        found: list[Detections] = []
+        for output in self.model(images):
+            labels = self.to_index[output["labels"]]
+            masks = output["masks"][:, 0] >= MASK_THRESHOLD
+            found.append(Instances(output["boxes"], labels, output["scores"], masks).where(labels >= 0))
+        return found
+
+    def _given(self, target: Detections) -> dict[str, Tensor]:
+        assert isinstance(target, Instances)
+        return {**super()._given(target), "masks": target.masks.to(torch.uint8)}
