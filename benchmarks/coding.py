@@ -1,15 +1,15 @@
-"""Races our coding against CompressAI's: Cheng2020Attention, the same weights, the same pictures, one process.
+"""Races our coding against CompressAI's: Cheng2020Attention, same weights, same pictures, one process.
 
-    python benchmarks/coding.py --sizes 256x256 768x512 1920x1080 --channels 128 192 --threads 2 -o coding.json
+    python benchmarks/coding.py --sizes 256x256 768x512 1920x1080 --channels 128 192 -o coding.json
 
 Needs CompressAI (requirements-peers.txt). The contenders take turns, so that whatever else the machine does
-meets all of them; a figure is the median of its repeats. Weights are random, scaled so that latents spread and
-their Gaussians fit as trained ones do; pictures are noise with the spectrum of photographs.
+meets all of them; a figure is the median of its repeats. Weights are random, scaled so that latents spread
+and their Gaussians fit as trained ones do; pictures are noise with the spectrum of photographs.
 
     encode, decode   picture to bytes and back, all included
     transforms       g_a, h_a, h_s and g_s alone, in float32: what no entropy coder can go below
-    entropy stage    encode less the time spent in g_a, h_a and h_s, decode less the time spent in g_s, measured
-                     within the very calls: decoding counts h_s, as there it is needed for nothing else
+    entropy stage    encode less the time spent in g_a, h_a and h_s, decode less the time spent in g_s,
+                     measured within the very calls: decoding counts h_s, encoding does not, on both sides
 
 Results are written after every size; with -o naming an existing file, what is in it is not measured again.
 """
@@ -147,7 +147,7 @@ def race(codec: Codec, theirs: Cheng2020Attention, x: torch.Tensor, repeats: int
     return {"seconds": seconds, "ratios": ratios, "bytes": sizes, "all": times}
 
 
-HEADER = "   N       size   encode    entropy  /transf.   decode    entropy  /transf.   seconds (ours | CompressAI)"
+HEADER = "   N       size   encode    entropy  /transf.   decode    entropy  /transf.   s (ours | theirs)"
 
 
 def row(entry: dict[str, Any]) -> str:
@@ -158,7 +158,8 @@ def row(entry: dict[str, Any]) -> str:
             f"{ratios[way]:8.2f}×{ratios[f'{way} entropy']:9.1f}×{ratios[f'{way} over transforms']:9.3f}"
         )
     cells.append(
-        "   " + " | ".join(f"{seconds[f'{w} encode']:.3f} {seconds[f'{w} decode']:.3f}" for w in ("ours", "theirs"))
+        "   "
+        + " | ".join(f"{seconds[f'{w} encode']:.3f} {seconds[f'{w} decode']:.3f}" for w in ("ours", "theirs"))
     )
     return "".join(cells)
 
@@ -189,7 +190,10 @@ def main() -> None:
                 entry = {**key, **race(*pair, picture(width, height), given.repeats)}
                 entries.append(entry)
                 if given.output:
-                    report = {"machine": platform.processor() or platform.machine(), "torch": torch.__version__}
+                    report = {
+                        "machine": platform.processor() or platform.machine(),
+                        "torch": torch.__version__,
+                    }
                     atomic_write(given.output, json.dumps({**report, "entries": entries}, indent=1).encode())
             print(row(entry), flush=True)
 

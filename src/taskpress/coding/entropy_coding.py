@@ -84,7 +84,12 @@ class EntropyCoder:
         y_hat = self.context.scan(self._params(z_symbols), visit)
         z_hat = z_symbols + self.medians[:, None, None]
         return Latents(
-            z_symbols.astype(np.int64), y_symbols, y_levels, bounds, torch.from_numpy(z_hat).float(), _real(y_hat)
+            z_symbols.astype(np.int64),
+            y_symbols,
+            y_levels,
+            bounds,
+            torch.from_numpy(z_hat).float(),
+            _real(y_hat),
         )
 
     def encode(self, latents: Latents) -> bytes:

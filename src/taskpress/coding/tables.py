@@ -52,7 +52,7 @@ def make_table(low: int, mass: np.ndarray, beyond: float) -> Table:
     weights = np.maximum(weights, 1)
     weights[-1] = max(weights[-1], ESCAPE_WEIGHT)
     # What rounding left over goes to the most likely symbol, which notices it least.
-    weights[np.argmax(weights)] += TOTAL - weights.sum()
+    weights[np.argmax(mass)] += TOTAL - weights.sum()
     return Table(low, weights, Model((weights - 1).astype(np.float64), perfect=False))
 
 
