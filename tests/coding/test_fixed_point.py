@@ -86,10 +86,10 @@ def test_a_bottleneck_or_an_analysis_that_is_not_finite_is_refused(lively) -> No
     codec = copy.deepcopy(lively("joint-autoregressive"))
     with torch.no_grad():
         codec.model.entropy_bottleneck.biases[0][0] = float("nan")
-    with pytest.raises(CodecError, match="bottleneck.*not finite"):
+    with pytest.raises(CodecError, match=r"bottleneck.*not finite"):
         codec.encode(np.zeros((64, 64, 3), np.uint8))
     codec = copy.deepcopy(lively("joint-autoregressive"))
     with torch.no_grad():
         next(codec.model.g_a.parameters()).fill_(float("nan"))
-    with pytest.raises(CodecError, match="analysis.*not finite"):
+    with pytest.raises(CodecError, match=r"analysis.*not finite"):
         codec.encode(np.zeros((64, 64, 3), np.uint8))

@@ -1,4 +1,4 @@
-"""Writes the golden files beside it: tiny codecs of every architecture, a file coded by each, what it decodes to.
+"""Writes the golden files beside it: tiny codecs of every architecture, files of each, what they decode to.
 
     python tests/golden/make.py
 

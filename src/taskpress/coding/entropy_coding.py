@@ -157,8 +157,8 @@ class EntropyCoder:
 
     def _z_reach(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Lowest symbols and escapes of z's tables, [N, count] each."""
-        ends = np.array([(table.low, table.escape) for table in self.z_tables])
-        return tuple(np.repeat(column[:, None], count, axis=1) for column in ends.T)
+        low, escape = np.array([(table.low, table.escape) for table in self.z_tables]).T[:, :, None]
+        return np.repeat(low, count, axis=1), np.repeat(escape, count, axis=1)
 
 
 def _whole(offsets: np.ndarray) -> np.ndarray:
