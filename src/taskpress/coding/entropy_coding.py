@@ -21,7 +21,7 @@ from taskpress.coding.models import HyperpriorModel
 from taskpress.coding.tables import SYMBOL_LIMIT
 
 # Part of every codec's fingerprint: to be changed with anything that changes what a payload means.
-CODING = "fixed point 1"
+CODING = "fixed point 2"
 
 
 class Latents(NamedTuple):
