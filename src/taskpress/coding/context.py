@@ -41,9 +41,10 @@ TAPS = sorted(
     ((row, column) for row in range(-2, 1) for column in range(-2, 3) if (row, column) < (0, 0)),
     key=lambda tap: -(tap[1] + 3 * tap[0]),
 )
-# Steps whose context is begun together, and how many taps are decoded fewer than that many steps ago.
+# Steps whose context is begun together, and how many taps were decoded at most so long ago (in t, which
+# latents less than three positions wide do not take one by one).
 AHEAD = 4
-RECENT = [sum(-(column + 3 * row) <= ago for row, column in TAPS) for ago in range(AHEAD)]
+RECENT = [sum(-(column + 3 * row) <= ago for row, column in TAPS) for ago in range(3 * AHEAD)]
 
 # Gets (first, last) of the positions in coding order, their means (float64, in units of 1/256) and scale
 # levels (uint8), each [last - first, M]; gives whole offsets from the means, float64 of the same shape.
@@ -55,6 +56,7 @@ class Wavefront(NamedTuple):
 
     order    [h·w] int64, position (row·w + column) of the i-th visited
     bounds   where each step begins in `order`, and h·w at the end
+    times    t of each step
     own      [h·w] int64, index of the i-th visited in the padded buffer
     context  [h·w, 12] int64, indices there of what the i-th visited depends on
     padded   rows of the padded buffer
@@ -62,6 +64,7 @@ class Wavefront(NamedTuple):
 
     order: np.ndarray
     bounds: list[int]
+    times: list[int]
     own: np.ndarray
     context: np.ndarray
     padded: int
@@ -74,11 +77,12 @@ def wavefront(height: int, width: int) -> Wavefront:
     steps = columns + 3 * rows
     order = np.argsort(steps, kind="stable")
     counts = np.bincount(steps)
-    bounds = [0, *np.cumsum(counts[counts > 0]).tolist()]
+    times = np.flatnonzero(counts)
+    bounds = [0, *np.cumsum(counts[times]).tolist()]
     stride = width + 4
     own = ((rows + 2) * stride + columns + 2)[order]
     shifts = np.array([row * stride + column for row, column in TAPS])
-    return Wavefront(order, bounds, own, own[:, None] + shifts, (height + 2) * stride)
+    return Wavefront(order, bounds, times.tolist(), own, own[:, None] + shifts, (height + 2) * stride)
 
 
 class ContextModel:
@@ -123,8 +127,8 @@ class ContextModel:
         around, first, second, third = self.layers
         # The first layer is linear in what h_s and what the context say: the former is done ahead, too.
         from_params, from_context = first.weight[: 2 * channels], first.weight[2 * channels :]
-        steps = list(zip(schedule.bounds[:-1], schedule.bounds[1:], strict=True))
-        widest = max(end - begin for begin, end in steps)
+        steps = list(zip(schedule.times, schedule.bounds[:-1], schedule.bounds[1:], strict=True))
+        widest = max(end - begin for _, begin, end in steps)
         taps = len(TAPS)
 
         def buffer(rows: int, width: int) -> np.ndarray:
@@ -147,16 +151,16 @@ class ContextModel:
         with single_blas_thread():
             for at in range(0, len(steps), AHEAD):
                 block = steps[at : at + AHEAD]
-                start, stop = block[0][0], block[-1][1]
+                since, start, stop = block[0][0], block[0][1], block[-1][2]
                 context = product(neighbourhood(start, stop, taps), around.weight, out=begun[: stop - start])
                 context += around.bias
                 base = product(flat[start:stop], from_params, out=based[: stop - start])
                 base += first.bias
-                for ago, (begin, end) in enumerate(block):
+                for time, begin, end in block:
                     size, own = end - begin, slice(begin - start, end - start)
                     x = context[own]
-                    if RECENT[ago]:
-                        near = neighbourhood(begin, end, RECENT[ago])
+                    if recent := RECENT[time - since]:
+                        near = neighbourhood(begin, end, recent)
                         x += product(near, around.weight[: near.shape[1]], out=scratch[0][:size])
                     x = product(settle(x), from_context, out=outputs[1][:size])
                     x += base[own]

@@ -21,7 +21,7 @@ from taskpress.coding.models import HyperpriorModel
 from taskpress.coding.tables import SYMBOL_LIMIT
 
 # Part of every codec's fingerprint: to be changed with anything that changes what a payload means.
-CODING = "fixed point 1"
+CODING = "fixed point 2"
 
 
 class Latents(NamedTuple):
@@ -84,7 +84,12 @@ class EntropyCoder:
         y_hat = self.context.scan(self._params(z_symbols), visit)
         z_hat = z_symbols + self.medians[:, None, None]
         return Latents(
-            z_symbols.astype(np.int64), y_symbols, y_levels, bounds, torch.from_numpy(z_hat).float(), _real(y_hat)
+            z_symbols.astype(np.int64),
+            y_symbols,
+            y_levels,
+            bounds,
+            torch.from_numpy(z_hat).float(),
+            _real(y_hat),
         )
 
     def encode(self, latents: Latents) -> bytes:
@@ -152,8 +157,8 @@ class EntropyCoder:
 
     def _z_reach(self, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Lowest symbols and escapes of z's tables, [N, count] each."""
-        ends = np.array([(table.low, table.escape) for table in self.z_tables])
-        return tuple(np.repeat(column[:, None], count, axis=1) for column in ends.T)
+        low, escape = np.array([(table.low, table.escape) for table in self.z_tables]).T[:, :, None]
+        return np.repeat(low, count, axis=1), np.repeat(escape, count, axis=1)
 
 
 def _whole(offsets: np.ndarray) -> np.ndarray:

@@ -99,10 +99,10 @@ def to_fixed(values: np.ndarray, form: Format) -> np.ndarray:
 
 def convolve(layer: nn.Conv2d | nn.ConvTranspose2d, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`layer` with other weights. On the CPU torch convolves float64 by matrix products alone."""
-    geometry = (layer.stride, layer.padding)
+    assert not isinstance(layer.padding, str)
     if isinstance(layer, nn.ConvTranspose2d):
-        return F.conv_transpose2d(x, weight, bias, *geometry, layer.output_padding)
-    return F.conv2d(x, weight, bias, *geometry)
+        return F.conv_transpose2d(x, weight, bias, layer.stride, layer.padding, layer.output_padding)
+    return F.conv2d(x, weight, bias, layer.stride, layer.padding)
 
 
 class HyperSynthesis:

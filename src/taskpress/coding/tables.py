@@ -31,15 +31,13 @@ LEVEL_LOW, LEVEL_HIGH = 0.109375, 256.0
 SYMBOL_LIMIT = 2**15 - 1
 Z_REACH = 511
 
-Model = constriction.stream.model.Categorical
-
 
 class Table(NamedTuple):
     """Symbols low, low + 1, … and then the escape. `weights` is int64 and sums to 2^24."""
 
     low: int
     weights: np.ndarray
-    model: Model
+    model: constriction.stream.model.Categorical
 
     @property
     def escape(self) -> int:
@@ -52,8 +50,13 @@ def make_table(low: int, mass: np.ndarray, beyond: float) -> Table:
     weights = np.maximum(weights, 1)
     weights[-1] = max(weights[-1], ESCAPE_WEIGHT)
     # What rounding left over goes to the most likely symbol, which notices it least.
-    weights[np.argmax(weights)] += TOTAL - weights.sum()
-    return Table(low, weights, Model((weights - 1).astype(np.float64), perfect=False))
+    weights[np.argmax(mass)] += TOTAL - weights.sum()
+    return Table(low, weights, _model(weights))
+
+
+def _model(weights: np.ndarray) -> constriction.stream.model.Categorical:
+    """Weights ≥ 1 that sum to 2^24, as constriction wants them: see above."""
+    return constriction.stream.model.Categorical((weights - 1).astype(np.float64), perfect=False)
 
 
 def _level_bits(scale: np.ndarray) -> np.ndarray:
@@ -160,10 +163,7 @@ def z_tables(bottleneck: EntropyBottleneck) -> list[Table]:
 
 # An escaped value's excess + 1 has 1…16 binary digits; each digit more is half as likely.
 _DIGITS = 16
-_DIGITS_MODEL = Model(
-    np.array([2.0 ** (PRECISION - 1 - i) - 1 for i in range(_DIGITS - 1)] + [2.0 ** (PRECISION - 15) - 1]),
-    perfect=False,
-)
+_DIGITS_MODEL = _model(TOTAL >> np.minimum(np.arange(1, _DIGITS + 1), _DIGITS - 1))
 _UNIFORM = constriction.stream.model.Uniform()
 
 
