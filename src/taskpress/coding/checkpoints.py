@@ -5,15 +5,17 @@ import json
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
+from taskpress.coding.allocation import Allocator, AllocatorSettings, build_allocator
 from taskpress.coding.errors import CodecError
 from taskpress.coding.files import atomic_write
 from taskpress.coding.models import ARCHITECTURES, SQUARE_ARCHITECTURES, HyperpriorModel
@@ -22,6 +24,9 @@ FORMAT = "taskpress-codec"
 FORMAT_VERSION = "1"
 SHIPPED = Path(__file__).parent.parent / "weights"
 CHECKPOINT_SUFFIXES = (".pth", ".pt", ".tar", ".ckpt")
+ALLOCATOR_PREFIX = "allocator."
+
+Module = TypeVar("Module", bound=nn.Module)
 
 # What CompressAI stores but derives from the rest: coder tables, bounds, masks.
 DERIVED = re.compile(
@@ -34,13 +39,17 @@ NEW_BOTTLENECK = {"matri": "matrices", "bias": "biases", "factor": "factors"}
 
 
 class Checkpoint(NamedTuple):
-    """What a file holds: everything needed to build a codec, values as they will be used (float32)."""
+    """What a file holds: everything needed to build a codec, values as they will be used (float32).
+
+    An allocator's weights are in `state` too, their names begun with ALLOCATOR_PREFIX.
+    """
 
     architecture: str
     channels: int
     latent_channels: int
     state: dict[str, Tensor]
     card: dict[str, Any]
+    allocator: AllocatorSettings | None = None
 
 
 def build_model(architecture: str, channels: int, latent_channels: int, origin: str) -> HyperpriorModel:
@@ -61,14 +70,30 @@ def restore_model(checkpoint: Checkpoint, origin: str) -> HyperpriorModel:
     Names and shapes are compared before anything of the claimed size is allocated, and the global random
     generator is left as it was.
     """
-    architecture, channels, latent_channels, state, _ = checkpoint
+    architecture, channels, latent_channels, state, _, allocator = checkpoint
+    if allocator is not None:
+        state = {key: value for key, value in state.items() if not key.startswith(ALLOCATOR_PREFIX)}
+    build = lambda: build_model(architecture, channels, latent_channels, origin)  # noqa: E731
+    return _restore(build, state, architecture, origin)
+
+
+def restore_allocator(checkpoint: Checkpoint, origin: str) -> Allocator | None:
+    """The allocator of a checkpoint, if it has one; as careful as `restore_model`."""
+    settings = checkpoint.allocator
+    if settings is None:
+        return None
+    prefix = ALLOCATOR_PREFIX
+    state = {key.removeprefix(prefix): v for key, v in checkpoint.state.items() if key.startswith(prefix)}
+    build = lambda: build_allocator(settings, checkpoint.latent_channels, origin)  # noqa: E731
+    return _restore(build, state, f"{settings.kind} allocator", origin)
+
+
+def _restore(build: Callable[[], Module], state: dict[str, Tensor], what: str, origin: str) -> Module:
     with torch.device("meta"):
-        own = build_model(architecture, channels, latent_channels, origin).state_dict()
+        own = build().state_dict()
     for kind, keys in (("lacks", own.keys() - state.keys()), ("has unknown", state.keys() - own.keys())):
         if keys:
-            raise CodecError(
-                f"{origin}: {kind} weight {min(keys)!r} (of {len(keys)}); it is no {architecture}"
-            )
+            raise CodecError(f"{origin}: {kind} weight {min(keys)!r} (of {len(keys)}); it is no {what}")
     for key, tensor in own.items():
         if state[key].shape != tensor.shape:
             shapes = f"{tuple(state[key].shape)} where {tuple(tensor.shape)} belongs"
@@ -76,9 +101,9 @@ def restore_model(checkpoint: Checkpoint, origin: str) -> HyperpriorModel:
         if not torch.isfinite(state[key]).all():
             raise CodecError(f"{origin}: weight {key!r} holds values that are not finite")
     with torch.random.fork_rng(devices=[]):
-        model = build_model(architecture, channels, latent_channels, origin)
-    model.load_state_dict(state)
-    return model
+        module = build()
+    module.load_state_dict(state)
+    return module
 
 
 def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:
@@ -100,6 +125,8 @@ def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:
         "latent_channels": str(checkpoint.latent_channels),
         "card": json.dumps(checkpoint.card, ensure_ascii=False, sort_keys=True),
     }
+    if checkpoint.allocator is not None:
+        metadata["allocator"] = json.dumps(asdict(checkpoint.allocator))
     try:
         atomic_write(Path(path), _sorted_header(save(tensors, metadata)))
     except OSError as error:
@@ -172,11 +199,24 @@ def read_codec(path: Path) -> Checkpoint:
     try:
         channels, latent_channels = int(metadata["channels"]), int(metadata["latent_channels"])
         architecture, card = metadata["architecture"], json.loads(metadata["card"])
+        allocator = _allocator_settings(metadata["allocator"]) if "allocator" in metadata else None
     except (KeyError, ValueError) as error:
         raise CodecError(f"{path}: codec metadata is damaged ({error})") from error
     if not isinstance(card, dict):
         raise CodecError(f"{path}: codec metadata is damaged (the card is no object)")
-    return Checkpoint(architecture, channels, latent_channels, state, card)
+    return Checkpoint(architecture, channels, latent_channels, state, card, allocator)
+
+
+def _allocator_settings(text: str) -> AllocatorSettings:
+    """Of its JSON; ValueError where that holds anything else."""
+    try:
+        settings = AllocatorSettings(**json.loads(text))
+    except TypeError as error:
+        raise ValueError(f"allocator: {error}") from error
+    sizes = (settings.levels, settings.width, settings.classes)
+    if not isinstance(settings.kind, str) or any(type(size) is not int for size in sizes):
+        raise ValueError(f"allocator: {text}")
+    return settings
 
 
 def read_torch(path: Path) -> Checkpoint:

@@ -1,6 +1,7 @@
 """`Codec`: a model together with the way its images become bytes and back."""
 
 import hashlib
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
 
@@ -9,13 +10,24 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from taskpress.coding import bitstream
-from taskpress.coding.checkpoints import Checkpoint, build_model, read_checkpoint, restore_model, write_codec
+from taskpress.coding.allocation import Allocator, AllocatorSettings, Decision, build_allocator
+from taskpress.coding.checkpoints import (
+    ALLOCATOR_PREFIX,
+    Checkpoint,
+    build_model,
+    read_checkpoint,
+    restore_allocator,
+    restore_model,
+    write_codec,
+)
+from taskpress.coding.cost import Cost, allocator_cost, model_cost
 from taskpress.coding.entropy_coding import CODING, EntropyCoder
-from taskpress.coding.errors import BitstreamError, ImageError
-from taskpress.coding.images import from_pil, to_array, to_tensor
+from taskpress.coding.entropy_models import at_least_float32
+from taskpress.coding.errors import BitstreamError, CodecError, ImageError
+from taskpress.coding.images import as_pixels, to_array
+from taskpress.coding.level_map import read_levels, split_section, write_levels
 from taskpress.coding.models import HyperpriorModel, Output
 
 MULTIPLE = 64
@@ -27,52 +39,22 @@ class Estimate(NamedTuple):
     x_hat     [B, 3, H, W] float32, the decoded pictures, not clamped to [0, 1]
     latent    [B, M, h, w] float32, the decoded latent Ŷ; h = 4·⌈H/64⌉, w = 4·⌈W/64⌉
     rate      [B] bits per pixel of the unpadded picture
-    rate_map  [B, h, w] bits per latent position: y's own, and z's spread evenly over the 4×4 it covers
+    rate_map  [B, h, w] bits per latent position: y's own, and z's spread evenly over the 4×4 it covers; the
+              level map's, where there is one, evenly over all
+    decision  of the allocator, where there is one
     """
 
     x_hat: Tensor
     latent: Tensor
     rate: Tensor
     rate_map: Tensor
-
-
-class Cost(NamedTuple):
-    """What the encoder weighs: analysis, hyperprior, context and entropy parameters."""
-
-    parameters: int
-    macs_per_pixel: float
+    decision: Decision | None = None
 
 
 def pad(x: Tensor) -> Tensor:
     """[B, 3, H, W] → multiples of 64, the last row and column repeated below and to the right."""
     height, width = x.shape[-2:]
     return F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
-
-
-def as_pixels(image: Image.Image | np.ndarray | Tensor) -> Tensor:
-    """float32 [3, H, W] in [0, 1] of whatever `Codec.encode` takes; ImageError for anything else."""
-    if isinstance(image, Image.Image):
-        image = from_pil(image)
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ImageError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-        image = to_tensor(image)
-    elif isinstance(image, Tensor):
-        if not image.is_floating_point() or image.dim() != 3 or image.shape[0] != 3:
-            raise ImageError(f"a tensor must be float [3, H, W], not {image.dtype} {list(image.shape)}")
-        image = image.detach().to(torch.float32)
-        if image.numel() and not (image.min() >= 0 and image.max() <= 1):
-            raise ImageError("a tensor's values must lie in [0, 1]")
-    else:
-        raise ImageError(
-            f"a picture is a PIL.Image, a numpy array or a torch tensor, not {type(image).__name__}"
-        )
-    height, width = image.shape[1:]
-    if not image.numel():
-        raise ImageError(f"the picture has no pixels ({width}×{height})")
-    if max(height, width) > bitstream.MAX_SIDE or height * width > bitstream.MAX_PIXELS:
-        raise ImageError(f"{width}×{height} pixels are too many for one bitstream; split the picture")
-    return image
 
 
 class _Frozen(NamedTuple):
@@ -87,15 +69,23 @@ class Codec(nn.Module):
     """An image codec: `encode` and `decode` for files, `estimate` for training.
 
     `architecture` is one of "cheng2020-attention", "cheng2020-anchor", "joint-autoregressive",
-    "mean-scale-hyperprior"; `card` is a JSON-able description that travels with the weights.
+    "mean-scale-hyperprior"; `card` is a JSON-able description that travels with the weights. An `allocator`
+    is in codecs that say explicitly where bits go (allocation.py), and in no other.
     """
 
     stride = 16
 
-    def __init__(self, architecture: str, model: HyperpriorModel, card: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        architecture: str,
+        model: HyperpriorModel,
+        card: dict[str, Any] | None = None,
+        allocator: Allocator | None = None,
+    ) -> None:
         super().__init__()
         self.architecture = architecture
         self.model = model
+        self.allocator = allocator
         self.card: dict[str, Any] = dict(card or {})
         self._frozen: _Frozen | None = None
 
@@ -113,6 +103,17 @@ class Codec(nn.Module):
         model.entropy_bottleneck.fit_quantiles()
         return cls(architecture, model)
 
+    def attach_allocator(self, settings: AllocatorSettings, seed: int = 0) -> None:
+        """Gives the codec an allocator with weights from the seed, by which nothing is coded otherwise yet.
+
+        CodecError for settings of which none can be built, and where the codec has one.
+        """
+        if self.allocator is not None:
+            raise CodecError(f"the codec has an allocator: {self.allocator.settings}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.allocator = build_allocator(settings, self.latent_channels, "codec").to(self._device)
+
     @classmethod
     def load(cls, name: str | Path) -> "Codec":
         """A codec in evaluation mode, by shipped name or path.
@@ -122,7 +123,8 @@ class Codec(nn.Module):
         """
         checkpoint = read_checkpoint(name)
         model = restore_model(checkpoint, str(name))
-        codec = cls(checkpoint.architecture, model, checkpoint.card)
+        allocator = restore_allocator(checkpoint, str(name))
+        codec = cls(checkpoint.architecture, model, checkpoint.card, allocator)
         codec.eval()
         return codec
 
@@ -136,10 +138,11 @@ class Codec(nn.Module):
             self.card = dict(card)
         if self.model.entropy_bottleneck.stale:
             self.model.entropy_bottleneck.fit_quantiles()
-        state = dict(self.model.state_dict())
-        write_codec(
-            Path(path), Checkpoint(self.architecture, self.model.N, self.model.M, state, self.card), half
+        settings = self.allocator.settings if self.allocator is not None else None
+        checkpoint = Checkpoint(
+            self.architecture, self.model.N, self.model.M, self._weights(), self.card, settings
         )
+        write_codec(Path(path), checkpoint, half)
 
     @property
     def latent_channels(self) -> int:
@@ -161,9 +164,11 @@ class Codec(nn.Module):
         height, width = pixels.shape[1:]
         frozen = self._freeze()
         with torch.inference_mode():
-            y = self.model.g_a(pad(pixels[None].to(self._device)))
+            y, decision = self._analyze(pad(pixels[None].to(self._device)))
             z = self.model.h_a(y)
         payload = frozen.coder.encode(frozen.coder.quantize(y[0], z[0]))
+        if decision is not None:
+            payload = write_levels(decision.levels[0].cpu().numpy(), self._levels) + payload
         return bitstream.pack(frozen.fingerprint, width, height, payload)
 
     @overload
@@ -187,9 +192,13 @@ class Codec(nn.Module):
                 f"the bitstream was written by codec {header.fingerprint}, this one is {frozen.fingerprint}"
             )
         rows, columns = (4 * -(-side // MULTIPLE) for side in (header.height, header.width))
-        latent = frozen.coder.decode(payload, rows, columns)
+        section, payload = (b"", payload) if self.allocator is None else split_section(payload)
+        latent = frozen.coder.decode(payload, rows, columns)[None].to(self._device)
         with torch.inference_mode():
-            x_hat = self.model.g_s(latent[None].to(self._device))[0, :, : header.height, : header.width]
+            if self.allocator is not None:
+                levels = torch.from_numpy(read_levels(section, rows, columns, self._levels))
+                latent = latent / self.allocator.gains(levels[None].to(self._device))
+            x_hat = self.model.g_s(latent)[0, :, : header.height, : header.width]
         # Cloned out of inference mode, so that the caller may use it for anything.
         tensor = x_hat.clone().clamp_(0, 1)
         if as_ == "tensor":
@@ -197,44 +206,84 @@ class Codec(nn.Module):
         array = to_array(tensor)
         return array if as_ == "numpy" else Image.fromarray(array)
 
-    def estimate(self, batch: Tensor) -> Estimate:
+    def level_map(self, image: Image.Image | np.ndarray | Tensor) -> np.ndarray | None:
+        """The quantization level of every latent position, int64 [h, w], as `encode` chooses them.
+
+        None where the codec has no allocator.
+        """
+        if self.allocator is None:
+            return None
+        with torch.inference_mode():
+            decision = self.allocator(pad(as_pixels(image)[None].to(self._device)))
+        return decision.levels[0].cpu().numpy()
+
+    def estimate(self, batch: Tensor, explore: torch.Generator | None = None) -> Estimate:
         """Codes without bytes. `batch` is [B, 3, H, W] float in [0, 1], any H and W from 1 up.
 
         In training mode quantization is additive uniform noise, and everything is differentiable. In
         evaluation mode the latent is exactly what `decode` would find, the rate what `encode` would spend
-        (within 1 % and the few bytes of the header); gradients end at the rounding.
+        (within 1 % and the few bytes of the header); gradients end at the rounding. With a generator (on the
+        CPU), an allocator draws from it what it would else decide by the likeliest.
         """
         if batch.dim() != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
             raise ImageError(
                 f"a batch is a float tensor [B, 3, H, W], not {batch.dtype} {tuple(batch.shape)}"
             )
         height, width = batch.shape[-2:]
-        out = self.model(pad(batch)) if self.training else self._rounded(pad(batch))
+        if self.training:
+            y, decision = self._analyze(pad(batch), explore)
+            out = self.model.code(y, decision.gain if decision is not None else None)
+        else:
+            with torch.no_grad():
+                y, decision = self._analyze(pad(batch), explore)
+            out = self._rounded(y, decision.gain if decision is not None else None)
         likelihoods = out["likelihoods"]
         z_bits = -torch.log2(likelihoods["z"]).sum(1, keepdim=True)
         spread = F.interpolate(z_bits, scale_factor=4.0, mode="nearest").squeeze(1) / 16
         rate_map = -torch.log2(likelihoods["y"]).sum(1) + spread
+        if decision is not None:
+            rate_map = rate_map + decision.bits[:, None, None] / rate_map[0].numel()
         rate = rate_map.sum((1, 2)) / (height * width)
-        return Estimate(out["x_hat"][..., :height, :width], out["y_hat"], rate, rate_map)
+        return Estimate(out["x_hat"][..., :height, :width], out["y_hat"], rate, rate_map, decision)
 
-    def _rounded(self, x: Tensor) -> Output:
-        """The model's output with the latents that are really coded."""
+    def _analyze(self, x: Tensor, explore: torch.Generator | None = None) -> tuple[Tensor, Decision | None]:
+        """The latent of padded pictures as it is quantized, and what the allocator decided."""
+        y = at_least_float32(self.model.g_a(x))
+        if self.allocator is None:
+            return y, None
+        decision = self.allocator(x, explore)
+        return self.allocator.attend(y) * decision.gain, decision
+
+    def _rounded(self, y: Tensor, gain: Tensor | None) -> Output:
+        """The model's output with the latents that are really coded; see `HyperpriorModel.code`."""
         model, coder = self.model, self._freeze().coder
         with torch.no_grad():
-            y = model.g_a(x)
             coded = [coder.quantize(*pair) for pair in zip(y, model.h_a(y), strict=True)]
-        y_hat = torch.stack([latents.y_hat for latents in coded]).to(x.device)
-        z_hat = torch.stack([latents.z_hat for latents in coded]).to(x.device)
+        y_hat = torch.stack([latents.y_hat for latents in coded]).to(y.device)
+        z_hat = torch.stack([latents.z_hat for latents in coded]).to(y.device)
         # ŷ is known now, so its probabilities come in one parallel pass, through which gradients may flow.
         scales, means = model.scales_and_means(model.h_s(z_hat), y_hat)
+        decoded = y_hat if gain is None else y_hat / gain
         return {
-            "x_hat": model.g_s(y_hat),
+            "x_hat": model.g_s(decoded),
             "likelihoods": {
                 "y": model.gaussian_conditional.likelihood(y_hat, scales, means),
                 "z": model.entropy_bottleneck.likelihood(z_hat),
             },
-            "y_hat": y_hat,
+            "y_hat": decoded,
         }
+
+    @property
+    def _levels(self) -> int:
+        assert self.allocator is not None
+        return self.allocator.settings.levels
+
+    def _weights(self, keep_vars: bool = False) -> dict[str, Tensor]:
+        """All weights by the names they have in files."""
+        weights = dict(self.model.state_dict(keep_vars=keep_vars))
+        if self.allocator is not None:
+            weights.update(self.allocator.state_dict(prefix=ALLOCATOR_PREFIX, keep_vars=keep_vars))
+        return weights
 
     @property
     def _device(self) -> torch.device:
@@ -244,15 +293,16 @@ class Codec(nn.Module):
         """Coder and fingerprint of the weights as they are; made anew only after the weights changed."""
         if self.model.entropy_bottleneck.stale:
             self.model.entropy_bottleneck.fit_quantiles()
-        state = self.model.state_dict(keep_vars=True)
+        state = self._weights(keep_vars=True)
         # In-place changes raise a tensor's version; moving or replacing it changes its address.
         marks = tuple(
             (t.data_ptr(), t.device, t.dtype, 0 if t.is_inference() else t._version) for t in state.values()
         )
         if self._frozen is None or self._frozen.marks != marks:
-            digest = hashlib.blake2b(
-                f"{CODING} {self.architecture} {self.model.N} {self.model.M}".encode(), digest_size=8
-            )
+            identity = (CODING, self.architecture, self.model.N, self.model.M)
+            if self.allocator is not None:
+                identity += astuple(self.allocator.settings)
+            digest = hashlib.blake2b(" ".join(map(str, identity)).encode(), digest_size=8)
             for key, tensor in sorted(state.items()):
                 values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
                 digest.update(key.encode() + values.astype("<f4", copy=False).tobytes())
@@ -265,18 +315,10 @@ class Codec(nn.Module):
 
     def encoder_cost(self) -> Cost:
         """Parameters and multiply-adds per pixel of everything the encoder runs."""
-        model = self.model
-        parts = (
-            model.g_a,
-            model.h_a,
-            model.h_s,
-            model.entropy_bottleneck,
-            model.context_prediction,
-            model.entropy_parameters,
-        )
-        parameters = sum(p.numel() for part in parts if part is not None for p in part.parameters())
-        device = next(model.parameters()).device
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
-            y = model.g_a(torch.zeros(1, 3, MULTIPLE, MULTIPLE, device=device))
-            model.scales_and_means(model.h_s(model.h_a(y)), y)
-        return Cost(parameters, counter.get_total_flops() / 2 / MULTIPLE**2)
+        own = self.allocator_cost() or Cost(0, 0.0)
+        rest = model_cost(self.model)
+        return Cost(rest.parameters + own.parameters, rest.macs_per_pixel + own.macs_per_pixel)
+
+    def allocator_cost(self) -> Cost | None:
+        """The allocator's part in `encoder_cost`; None where there is none."""
+        return None if self.allocator is None else allocator_cost(self.allocator, self.latent_channels)

@@ -11,6 +11,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from taskpress.coding.bitstream import MAX_PIXELS, MAX_SIDE
 from taskpress.coding.errors import ImageError
 from taskpress.coding.files import atomic_write
 
@@ -120,3 +121,29 @@ def resize_long_side(array: np.ndarray, long_side: int) -> np.ndarray:
     scale = long_side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
+
+
+def as_pixels(image: Image.Image | np.ndarray | Tensor) -> Tensor:
+    """float32 [3, H, W] in [0, 1] of whatever `Codec.encode` takes; ImageError for anything else."""
+    if isinstance(image, Image.Image):
+        image = from_pil(image)
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ImageError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        image = to_tensor(image)
+    elif isinstance(image, Tensor):
+        if not image.is_floating_point() or image.dim() != 3 or image.shape[0] != 3:
+            raise ImageError(f"a tensor must be float [3, H, W], not {image.dtype} {list(image.shape)}")
+        image = image.detach().to(torch.float32)
+        if image.numel() and not (image.min() >= 0 and image.max() <= 1):
+            raise ImageError("a tensor's values must lie in [0, 1]")
+    else:
+        raise ImageError(
+            f"a picture is a PIL.Image, a numpy array or a torch tensor, not {type(image).__name__}"
+        )
+    height, width = image.shape[1:]
+    if not image.numel():
+        raise ImageError(f"the picture has no pixels ({width}×{height})")
+    if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
+        raise ImageError(f"{width}×{height} pixels are too many for one bitstream; split the picture")
+    return image

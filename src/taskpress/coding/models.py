@@ -95,7 +95,14 @@ class HyperpriorModel(nn.Module):
         integers and likelihoods are those of y rounded around its mean. What is coded rounds around the mean
         for both, along the wavefront: `Codec.estimate` gives that.
         """
-        y = at_least_float32(self.g_a(x))
+        return self.code(at_least_float32(self.g_a(x)))
+
+    def code(self, y: Tensor, gain: Tensor | None = None) -> Output:
+        """`forward` from the latent on: y [B, M, h, w] as it is quantized.
+
+        `gain` [B, M, h, w] is what y was multiplied by for a finer or coarser quantization: the synthesis
+        gets, and "y_hat" is, ŷ divided by it.
+        """
         z_hat, z_likelihoods = self.entropy_bottleneck(at_least_float32(self.h_a(y)))
         params = self.h_s(z_hat)
         if self.training:
@@ -108,10 +115,11 @@ class HyperpriorModel(nn.Module):
             y_hat, y_likelihoods = self.gaussian_conditional(y, scales, means)
             if self.context_prediction is not None:
                 y_hat = torch.round(y)
+        decoded = y_hat if gain is None else y_hat / gain
         return {
-            "x_hat": at_least_float32(self.g_s(y_hat)),
+            "x_hat": at_least_float32(self.g_s(decoded)),
             "likelihoods": {"y": y_likelihoods, "z": z_likelihoods},
-            "y_hat": y_hat,
+            "y_hat": decoded,
         }
 
 

@@ -1,0 +1,49 @@
+"""What an encoder weighs: parameters, and multiply-adds as torch counts them."""
+
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from taskpress.coding.allocation import CELL, Allocator
+from taskpress.coding.models import HyperpriorModel
+
+MODEL_SIDE = 64
+PICTURE_SIDE = 256
+
+
+class Cost(NamedTuple):
+    """parameters: how many numbers; macs_per_pixel: multiply-adds per pixel of the picture."""
+
+    parameters: int
+    macs_per_pixel: float
+
+
+@torch.no_grad()
+def model_cost(model: HyperpriorModel) -> Cost:
+    """Of what an encoder runs: analysis, hyperprior, context and entropy parameters."""
+    parts = (
+        model.g_a,
+        model.h_a,
+        model.h_s,
+        model.entropy_bottleneck,
+        model.context_prediction,
+        model.entropy_parameters,
+    )
+    parameters = sum(p.numel() for part in parts if part is not None for p in part.parameters())
+    device = next(model.parameters()).device
+    with FlopCounterMode(display=False) as counter:
+        y = model.g_a(torch.zeros(1, 3, MODEL_SIDE, MODEL_SIDE, device=device))
+        model.scales_and_means(model.h_s(model.h_a(y)), y)
+    return Cost(parameters, counter.get_total_flops() / 2 / MODEL_SIDE**2)
+
+
+@torch.no_grad()
+def allocator_cost(allocator: Allocator, latent_channels: int) -> Cost:
+    """Of an allocator; what it computes once a picture is spread over 256×256 pixels."""
+    parameters = list(allocator.parameters())
+    device, cells = parameters[0].device, PICTURE_SIDE // CELL
+    with FlopCounterMode(display=False) as counter:
+        allocator(torch.zeros(1, 3, PICTURE_SIDE, PICTURE_SIDE, device=device))
+        allocator.attend(torch.zeros(1, latent_channels, cells, cells, device=device))
+    return Cost(sum(p.numel() for p in parameters), counter.get_total_flops() / 2 / PICTURE_SIDE**2)
