@@ -9,13 +9,16 @@ CENTER_RADIUS = 1.5
 """Cells around an object's centre that may be positive."""
 
 
-def assign_cells(boxes: Tensor, height: int, width: int, stride: int) -> Tensor:
+def assign_cells(
+    boxes: Tensor, height: int, width: int, stride: int, radius: float = CENTER_RADIUS
+) -> Tensor:
     """The object that each cell of a height×width latent stands for.
 
-    boxes: [n, 4] x0 y0 x1 y1 in pixels
+    boxes:  [n, 4] x0 y0 x1 y1 in pixels
+    radius: cells around an object's centre that may be its own; infinite: all whose centre its box holds
     Returns [height, width] int64: an index into `boxes`, or -1 for none.
 
-    A cell is an object's where the cell's centre lies in its box and within 1.5 cells of its centre, in x and
+    A cell is an object's where the cell's centre lies in its box and within `radius` of its centre, in x and
     in y; the cell that holds the object's centre is its own in any case, so that objects smaller than a cell
     count too. Where several want a cell, one whose centre it holds goes before the others, then the smallest.
     """
@@ -26,7 +29,7 @@ def assign_cells(boxes: Tensor, height: int, width: int, stride: int) -> Tensor:
     x0, y0, x1, y1 = (side[:, None, None] for side in boxes.unbind(dim=1))
     center_x, center_y = (x0 + x1) / 2, (y0 + y1) / 2
     off_x, off_y = (xs[None, None, :] - center_x).abs(), (ys[None, :, None] - center_y).abs()
-    reach = CENTER_RADIUS * stride
+    reach = radius * stride
     inside = (off_x <= torch.minimum((x1 - x0) / 2, torch.full_like(x0, reach))) & (
         off_y <= torch.minimum((y1 - y0) / 2, torch.full_like(y0, reach))
     )

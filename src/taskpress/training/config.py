@@ -62,16 +62,42 @@ class ObjectiveConfig(Section):
     auxiliary: Literal["detection", "objectness", "foreground"] = "detection"
     auxiliary_width: int = Field(64, ge=8)
     mse: float = Field(0.0, ge=0, description="share of 255² x mean squared error added to L_task")
+    roi_weight: float = Field(
+        1.0, gt=0, description="weight of squared errors inside the teacher's boxes, in the term `mse`"
+    )
+    allocation: Literal["none", "roi", "semantic"] = Field(
+        "none",
+        description="explicit bit allocation: a foreground model, or a policy over semantic regions; "
+        "it stays in the encoder and its map in the files",
+    )
+    allocation_levels: int = Field(5, ge=3, le=15, description="quantization levels, an odd number")
+    allocation_width: int = Field(32, ge=8, multiple_of=8, description="channels of the allocator's network")
+    allocation_weight: float = Field(1.0, gt=0, description="weight of what teaches the allocator")
+
+    @model_validator(mode="after")
+    def _levels_and_weights_mean_something(self) -> ObjectiveConfig:
+        if self.allocation_levels % 2 == 0:
+            raise ValueError("allocation_levels is an odd number, so that there is a middle one")
+        if self.roi_weight != 1 and self.mse == 0:
+            raise ValueError("roi_weight weighs the term `mse`, which is 0 here")
+        return self
 
     @property
     def needs_labels(self) -> bool:
         """Whether any term is held against the teacher's labels."""
-        return self.alpha > 0 or self.task in ("outputs", "both")
+        return self.alpha > 0 or self.task in ("outputs", "both") or self.needs_boxes
+
+    @property
+    def needs_boxes(self) -> bool:
+        """Whether any term asks where objects are, so that only a recognizer that says so will do."""
+        return self.allocation != "none" or self.roi_weight != 1
 
 
 class OptimizerConfig(Section):
     learning_rate: float = Field(1e-4, gt=0)
-    auxiliary_learning_rate: float | None = Field(None, gt=0, description="of the branch; none: the codec's")
+    auxiliary_learning_rate: float | None = Field(
+        None, gt=0, description="of what begins from random weights, branch and allocator; none: the codec's"
+    )
     steps: int | None = Field(None, ge=1)
     epochs: float | None = Field(None, gt=0, description="instead of steps: passes over the sources")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
@@ -129,8 +155,8 @@ class RunConfig(Section):
         objective = self.objective
         if objective.task == "none" and objective.mse == 0 and objective.alpha == 0:
             raise ValueError(f"{self.name}: nothing to learn: task is none, alpha and mse are 0")
-        if self.recognizer is None and (objective.task != "none" or objective.alpha > 0):
-            raise ValueError(f"{self.name}: a task or auxiliary loss needs a recognizer")
+        if self.recognizer is None and (objective.task != "none" or objective.needs_labels):
+            raise ValueError(f"{self.name}: a task or auxiliary loss, or an allocation, needs a recognizer")
         return self
 
 

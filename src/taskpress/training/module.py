@@ -1,4 +1,4 @@
-"""One training: codec and auxiliary branch learn, the recognizer only watches."""
+"""One training: codec, auxiliary branch and allocator learn, the recognizer only watches."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.auxiliary.named import build_auxiliary
-from taskpress.coding.codec import Codec
+from taskpress.coding.codec import Codec, Estimate
 from taskpress.recognition.protocol import Recognizer
+from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig
 from taskpress.training.data import Batch
 from taskpress.training.objective import Objective
@@ -40,22 +41,41 @@ class CodecTraining(lightning.LightningModule):
             recognizer.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        # Noise depends on (seed, step) alone: equal for the arms that are compared, and after a resume.
-        torch.manual_seed(self.config.seed * 1_000_003 + self.global_step * 1009 + self.global_rank)
-        estimate = self.codec.estimate(batch.images)
-        terms = self.objective(batch, estimate, self.branch)
+        baseline = explore = None
+        if self.config.objective.allocation == "semantic":
+            # What the likeliest levels earn; then some are drawn, by chance that is no function of the noise.
+            with torch.no_grad():
+                baseline = rewards(*self._judge(batch, None))
+            explore = torch.Generator().manual_seed(self._step_seed + 503)
+        terms, estimate = self._judge(batch, explore)
+        loss = terms["loss"]
+        if estimate.decision is not None:
+            own = allocator_terms(terms, estimate, batch.labels, baseline)
+            loss = loss + self.config.objective.allocation_weight * torch.stack(list(own.values())).sum()
+            terms.update({f"allocation/{name}": value for name, value in own.items()})
         if (self.global_step + 1) % self.config.trainer.log_every == 0:
             logged = {**terms, **self.objective.latent_gradients(terms, estimate.latent)}
             for name, value in logged.items():
                 self.log(name, value.detach(), prog_bar=name in PROGRESS_BAR, batch_size=len(batch.images))
-        return terms["loss"]
+        return loss
+
+    def _judge(self, batch: Batch, explore: torch.Generator | None) -> tuple[dict[str, Tensor], Estimate]:
+        # Noise depends on (seed, step) alone: equal for the arms that are compared, and after a resume.
+        torch.manual_seed(self._step_seed)
+        estimate = self.codec.estimate(batch.images, explore)
+        return self.objective(batch, estimate, self.branch), estimate
+
+    @property
+    def _step_seed(self) -> int:
+        return self.config.seed * 1_000_003 + self.global_step * 1009 + self.global_rank
 
     def configure_optimizers(self) -> Any:
         settings = self.config.optimizer
-        groups = [{"params": list(self.codec.parameters()), "lr": settings.learning_rate}]
-        if self.branch is not None:
-            rate = settings.auxiliary_learning_rate or settings.learning_rate
-            groups.append({"params": list(self.branch.parameters()), "lr": rate})
+        groups = [{"params": list(self.codec.model.parameters()), "lr": settings.learning_rate}]
+        for fresh in (self.branch, self.codec.allocator):
+            if fresh is not None:
+                rate = settings.auxiliary_learning_rate or settings.learning_rate
+                groups.append({"params": list(fresh.parameters()), "lr": rate})
         optimizer = torch.optim.Adam(groups)
 
         def factor(step: int) -> float:

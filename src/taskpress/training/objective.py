@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.coding.codec import Estimate
 from taskpress.recognition.protocol import Recognizer
+from taskpress.training.allocation import roi_weighted_mse
 from taskpress.training.config import ObjectiveConfig
 from taskpress.training.data import Batch
 
@@ -27,12 +28,17 @@ class Objective:
         self.config, self.rate, self.recognizer = config, rate, recognizer
 
     def __call__(self, batch: Batch, estimate: Estimate, branch: AuxiliaryBranch | None) -> dict[str, Tensor]:
-        """Scalars by name: `loss` (to minimize), `rate` (R, bits per pixel), `task`, `aux`, `mse`, and the
-        named parts of the recognizer's and the branch's losses as `task/…` and `aux/…`."""
+        """Scalars by name: `loss` (to minimize), `rate` (R, bits per pixel), `task`, `aux`, `mse`, `roi_mse`
+        (with `roi_weight`, in its stead), and the named parts of the recognizer's and the branch's losses as
+        `task/…` and `aux/…`."""
         config = self.config
         terms = {"rate": estimate.rate.mean(), "mse": F.mse_loss(estimate.x_hat, batch.images)}
-        weighted = config.mse * 255**2 * terms["mse"]
         batch = self._labelled(batch)
+        distortion = terms["mse"]
+        if config.roi_weight != 1:
+            distortion = roi_weighted_mse(estimate.x_hat, batch.images, batch.labels, config.roi_weight)
+            terms["roi_mse"] = distortion
+        weighted = config.mse * 255**2 * distortion
         task = self._task_terms(batch, estimate.x_hat.clamp(0, 1))
         if task:
             terms["task"] = torch.stack(list(task.values())).sum()
@@ -51,19 +57,22 @@ class Objective:
         """How strongly each term of the loss pulls at Ẑ: norms of its gradients there, weights included.
 
         `gradient/task` (with the share of MSE), `gradient/aux`, `gradient/rate`; `gradient/cosine` between
-        the first two: above 0 where the auxiliary loss asks for what the task asks for. Call it before the
-        backward pass of `loss`; the graph is kept.
+        the first two: above 0 where the auxiliary loss asks for what the task asks for. No `gradient/rate`
+        with an allocator: the rate is then that of Ẑ times its gains. Call it before the backward pass of
+        `loss`; the graph is kept.
         """
         config = self.config
-        pulls = {"rate": terms["rate"], "task": self.rate * config.mse * 255**2 * terms["mse"]}
+        distortion = terms.get("roi_mse", terms["mse"])
+        pulls = {"rate": terms["rate"], "task": self.rate * config.mse * 255**2 * distortion}
         if "task" in terms:
             pulls["task"] = pulls["task"] + self.rate * terms["task"]
         if "aux" in terms:
             pulls["aux"] = self.rate * config.alpha * terms["aux"]
-        found = {
-            name: torch.autograd.grad(pull, latent, retain_graph=True)[0].flatten().float()
-            for name, pull in pulls.items()
-        }
+        found = {}
+        for name, pull in pulls.items():
+            (gradient,) = torch.autograd.grad(pull, latent, retain_graph=True, allow_unused=True)
+            if gradient is not None:
+                found[name] = gradient.flatten().float()
         norms = {f"gradient/{name}": gradient.norm() for name, gradient in found.items()}
         if "aux" in found:
             norms["gradient/cosine"] = F.cosine_similarity(found["task"], found["aux"], dim=0)

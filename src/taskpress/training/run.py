@@ -19,6 +19,7 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
 from taskpress.recognition.named import load_recognizer
+from taskpress.training.allocation import give_allocator
 from taskpress.training.config import Preset, RunConfig, TrainerConfig, expand
 from taskpress.training.data import CropsModule
 from taskpress.training.module import CodecTraining
@@ -73,6 +74,7 @@ def _train(
     steps = training_steps(config, len(data.pictures), trainer.world_size)
     wanted = min(steps, limit_steps or steps)
     provenance = {"initial": initial.stem if initial else config.codec.init, "begins_as": codec.fingerprint}
+    give_allocator(codec, config, recognizer)
     own, target = folder / config.short_name, codec_path(folder, config)
     _claim(own / "config.yaml", {**config.model_dump(), **provenance})
     atomic_write(folder / "preset.yaml", yaml.safe_dump(preset.model_dump(), sort_keys=False).encode())
