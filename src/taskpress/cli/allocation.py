@@ -30,6 +30,7 @@ def allocation(
     """Draw where codecs spend their bits, side by side on one scale.
 
     Bits are those of the codec's own probability model, per latent position.
+    Codecs that code a map of quantization levels show it too.
     With --recognizer, the share of bits inside the boxes it sees in the
     uncompressed picture is written under each map.
 
@@ -65,7 +66,7 @@ def allocation(
         found = seen
 
     panels = [
-        Drawn(codec_name(name), allocate(codec, image), codec.stride)
+        Drawn(codec_name(name), allocate(codec, image), codec.stride, codec.level_map(image))
         for name, codec in zip(names, codecs, strict=True)
     ]
     size = (image.shape[0], image.shape[1])

@@ -11,6 +11,8 @@ import typer
 from taskpress.cli.measuring import AsJson, figure
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from taskpress.evaluation.bd_rate import BdRate
     from taskpress.evaluation.compare import Comparison
 
@@ -70,11 +72,34 @@ def print_comparison(comparison: Comparison) -> None:
             end_section=True,
         )
     console.print(table)
+    _print_encoders(comparison, console)
     outcomes = [outcome for by_metric in comparison.bd_rates.values() for outcome in by_metric.values()]
     for reason in dict.fromkeys(o.reason for o in outcomes if o.reason):
         console.print(f"no BD-rate: {reason}", style="yellow", highlight=False)
     for note in dict.fromkeys(o.note for o in outcomes if o.note):
         console.print(f"BD-rate of {note}", style="dim", highlight=False)
+
+
+def _print_encoders(comparison: Comparison, console: Console) -> None:
+    """What the senders carry; an allocator's share apart, where some curve has one."""
+    from rich.table import Table
+
+    table = Table(title="Encoders")
+    columns = ["curve", "parameters", "multiply-adds/pixel", "ms/picture"]
+    shares = any(size.allocator for size in comparison.encoders.values())
+    for column in [*columns, *(["of which allocator", "map bpp"] if shares else [])]:
+        table.add_column(column, justify="left" if column == "curve" else "right")
+    for name, size in comparison.encoders.items():
+        cells = [
+            f"{size.parameters}",
+            f"{size.macs_per_pixel:.0f}",
+            "–" if size.ms is None else f"{size.ms:.0f}",
+        ]
+        if (own := size.allocator) is not None:
+            cells += [f"{own.parameters} · {own.macs_per_pixel:.0f} · {own.ms:.1f}", f"{own.map_bpp:.4f}"]
+        table.add_row(name, *cells)
+    if table.row_count:
+        console.print(table)
 
 
 def _cell(outcome: BdRate) -> str:

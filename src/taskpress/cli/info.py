@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -64,14 +65,19 @@ def _codec(name: str) -> dict[str, object]:
 
     codec = Codec.load(name)
     cost = codec.encoder_cost()
+    own = codec.allocator_cost()
+    allocator = {}
+    if codec.allocator is not None and own is not None:
+        allocator = {"allocator": {**asdict(codec.allocator.settings), **own._asdict()}}
     return {
         "codec": name,
         "architecture": codec.architecture,
         "channels": codec.model.N,
         "latent channels": codec.latent_channels,
-        "parameters": sum(p.numel() for p in codec.model.parameters()),
+        "parameters": sum(p.numel() for p in codec.parameters()),
         "encoder parameters": cost.parameters,
         "encoder MACs per pixel": round(cost.macs_per_pixel),
+        **allocator,
         "fingerprint": codec.fingerprint,
         "card": codec.card,
     }

@@ -17,15 +17,18 @@ if TYPE_CHECKING:
 
 
 class Drawn(NamedTuple):
-    """A codec's panel: its title and the bits it spent."""
+    """A codec's panel: its title, the bits it spent, and the level map [h, w] of one that codes such."""
 
     title: str
     allocation: Allocation
     stride: int = 16
+    levels: NDArray[np.int64] | None = None
 
 
 def allocation_figure(image: NDArray[np.uint8], boxes: Tensor, panels: Sequence[Drawn]) -> bytes:
     """PNG: input with boxes, then bits per pixel over the picture, once per codec, with one colour bar.
+
+    Where codecs code a map of quantization levels, it stands in a second row: the lighter, the finer.
 
     image: uint8 RGB [H, W, 3]; boxes: [n, 4] x0 y0 x1 y1 in its pixels, may be empty.
     """
@@ -37,13 +40,14 @@ def allocation_figure(image: NDArray[np.uint8], boxes: Tensor, panels: Sequence[
     top = max(float(np.percentile(bits, 99.5)) for bits in maps) or 1.0
     height, width = image.shape[:2]
     panel_width = 3.4
+    rows = 2 if any(panel.levels is not None for panel in panels) else 1
     figure = Figure(
-        figsize=(panel_width * (1 + len(maps)) + 0.8, panel_width * height / width + 0.9),
+        figsize=(panel_width * (1 + len(maps)) + 0.8, rows * (panel_width * height / width + 0.9)),
         dpi=150,
         layout="constrained",
     )
     FigureCanvasAgg(figure)
-    axes = figure.subplots(1, 1 + len(maps), squeeze=False)[0]
+    axes, *below = figure.subplots(rows, 1 + len(maps), squeeze=False)
     axes[0].imshow(image)
     axes[0].set_title("input", fontsize=10)
     if len(boxes):
@@ -63,6 +67,10 @@ def allocation_figure(image: NDArray[np.uint8], boxes: Tensor, panels: Sequence[
     if drawn is not None:
         over = "max" if max(float(bits.max()) for bits in maps) > top else "neither"
         figure.colorbar(drawn, ax=list(axes), label="bits per pixel", shrink=0.9, pad=0.01, extend=over)
+    if below:
+        below[0][0].set_axis_off()
+        for ax, panel in zip(below[0][1:], panels, strict=True):
+            _draw_levels(ax, panel, boxes)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -74,6 +82,20 @@ def _caption(panel: Drawn, boxes: Tensor) -> str:
         share = share_in_boxes(panel.allocation.cells, boxes, panel.allocation.size, panel.stride)
         caption += f", {100 * share:.0f} % of bits inside boxes"
     return caption
+
+
+def _draw_levels(ax: Axes, panel: Drawn, boxes: Tensor) -> None:
+    if panel.levels is None:
+        ax.set_axis_off()
+        return
+    height, width = panel.allocation.size
+    spread = panel.levels.repeat(panel.stride, 0).repeat(panel.stride, 1)[:height, :width]
+    drawn = ax.imshow(spread, cmap="cividis", interpolation="nearest")
+    ax.set_title("quantization levels, as coded", fontsize=10)
+    ax.figure.colorbar(drawn, ax=ax, ticks=np.unique(spread), shrink=0.6, pad=0.01)
+    _outline(ax, boxes, "white")
+    ax.set_xticks([])
+    ax.set_yticks([])
 
 
 def _outline(ax: Axes, boxes: Tensor, colour: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from taskpress.coding.errors import ConfigError, DataError
 from taskpress.evaluation.bd_rate import BdRate, Curve, bd_rate
+from taskpress.evaluation.encoder_size import EncoderSize, mean_size
 from taskpress.evaluation.metrics import COMPARED, Metric
 from taskpress.evaluation.result import Result
 
@@ -32,7 +33,8 @@ class Comparison:
         return COMPARED[next(iter(self.curves.values()))[0].task]
 
     def as_json(self) -> dict[str, Any]:
-        """`comparison.json`: rows of curve, bd_rate, overlap, overlap_share, reason, note, all by metric."""
+        """`comparison.json`: rows of curve, bd_rate, overlap, overlap_share, reason, note, all by metric; what
+        the curves' encoders weigh."""
         return {
             "schema": 1,
             "anchor": self.anchor,
@@ -47,7 +49,14 @@ class Comparison:
                 }
                 for name, by_metric in self.bd_rates.items()
             ],
+            "encoders": {name: size.model_dump() for name, size in self.encoders.items()},
         }
+
+    @property
+    def encoders(self) -> dict[str, EncoderSize]:
+        """What each curve's encoder weighs, where that is known: of learned codecs."""
+        sizes = {name: mean_size([p.encoder for p in points]) for name, points in self.curves.items()}
+        return {name: size for name, size in sizes.items() if size is not None}
 
 
 def find_results(paths: Iterable[Path]) -> list[Path]:

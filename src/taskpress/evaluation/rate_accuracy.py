@@ -22,7 +22,8 @@ from taskpress.coding.errors import ConfigError, DataError
 from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset, Sample
 from taskpress.detections import Detections
-from taskpress.evaluation.result import EncoderSize, Picture, Result, command_line, versions
+from taskpress.evaluation.encoder_size import MapUse, encoder_size, use_map
+from taskpress.evaluation.result import Picture, Result, command_line, versions
 from taskpress.evaluation.scoring import Truth, open_truth
 from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import Target
@@ -145,6 +146,8 @@ def evaluate(
 
     judge = reference.truth.judge()
     pictures: list[Picture] = []
+    maps: list[MapUse] = []
+    codec = coder.codec if isinstance(coder, CodecCoder) else None
     encoding = decoding = 0.0
     for sample in _samples(dataset, limit, coder.name, progress):
         image = _resized(sample.image, resize)
@@ -156,6 +159,8 @@ def evaluate(
         encoded = time.perf_counter()
         decoded = coder.decode(data)
         encoding, decoding = encoding + encoded - started, decoding + time.perf_counter() - encoded
+        if codec is not None and (use := use_map(codec, image)) is not None:
+            maps.append(use)
         if decoded.shape != image.shape:
             raise DataError(f"{sample.name}: {coder.name} decoded {decoded.shape} from {image.shape}")
         found = recognizer.predict([_tensor(decoded, recognizer)])[0]
@@ -167,7 +172,7 @@ def evaluate(
     return Result.of_scores(
         curve=coder.curve,
         codec=coder.name,
-        codec_fingerprint=coder.codec.fingerprint if isinstance(coder, CodecCoder) else None,
+        codec_fingerprint=codec.fingerprint if codec is not None else None,
         recognizer=recognizer.name,
         recognizer_fingerprint=recognizer.fingerprint,
         dataset=dataset.name,
@@ -179,7 +184,7 @@ def evaluate(
         uncompressed_scores=reference.scores,
         encode_s_per_mp=encoding / (pixels / 1e6),
         decode_s_per_mp=decoding / (pixels / 1e6),
-        encoder=_encoder_size(coder),
+        encoder=encoder_size(codec, encoding, pixels, len(pictures), maps) if codec is not None else None,
         command=command_line(),
         versions=versions(),
         pictures=pictures,
@@ -210,13 +215,6 @@ def _tensor(image: Pixels, recognizer: Recognizer) -> torch.Tensor:
     parameters = recognizer.parameters() if isinstance(recognizer, nn.Module) else iter(())
     parameter = next(parameters, None)
     return to_tensor(image).to("cpu" if parameter is None else parameter.device)
-
-
-def _encoder_size(coder: Coder) -> EncoderSize | None:
-    if not isinstance(coder, CodecCoder):
-        return None
-    cost = coder.codec.encoder_cost()
-    return EncoderSize(parameters=cost.parameters, macs_per_pixel=cost.macs_per_pixel)
 
 
 def _original(target: Target, coded: Pixels, sample: Sample) -> Target:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from taskpress.coding.errors import DataError
 from taskpress.coding.files import atomic_write
+from taskpress.evaluation.encoder_size import EncoderSize
 from taskpress.targets import Task
 from taskpress.version import __version__
 
@@ -29,13 +30,6 @@ _PACKAGES = (
 
 BOX_SCORES = ("ap", "ap50", "teacher_ap", "teacher_ap50")
 UNCOMPRESSED_BOX_SCORES = ("ap", "ap50", "teacher_ap")
-
-
-class EncoderSize(BaseModel):
-    """What a sender carries: parameters, and multiply-adds per pixel of the picture."""
-
-    parameters: int
-    macs_per_pixel: float
 
 
 class Picture(BaseModel):

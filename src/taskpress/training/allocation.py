@@ -21,7 +21,7 @@ from taskpress.coding.allocation import CELL, AllocatorSettings, Decision
 from taskpress.coding.codec import Codec, Estimate
 from taskpress.coding.errors import ConfigError
 from taskpress.detections import Detections
-from taskpress.recognition.protocol import Recognizer
+from taskpress.recognition.protocol import Recognizer, Task
 from taskpress.training.config import RunConfig
 
 
@@ -34,6 +34,8 @@ def give_allocator(codec: Codec, config: RunConfig, recognizer: Recognizer | Non
     wanted = None
     if objective.allocation != "none":
         assert recognizer is not None
+        if recognizer.task is not Task.DETECTION:
+            raise ConfigError(f"{config.name}: an allocator learns from boxes; {recognizer.name} finds none")
         classes = len(recognizer.categories) if objective.allocation == "semantic" else 0
         wanted = AllocatorSettings(
             objective.allocation, objective.allocation_levels, objective.allocation_width, classes
