@@ -33,8 +33,8 @@ class Comparison:
         return COMPARED[next(iter(self.curves.values()))[0].task]
 
     def as_json(self) -> dict[str, Any]:
-        """`comparison.json`: rows of curve, bd_rate, overlap, overlap_share, reason, note, all by metric; what
-        the curves' encoders weigh."""
+        """`comparison.json`: rows of curve, bd_rate, overlap, overlap_share, reason, note, all by metric;
+        `encoders`: by curve."""
         return {
             "schema": 1,
             "anchor": self.anchor,

@@ -1,4 +1,4 @@
-"""What a learned encoder weighs in use: parameters, multiply-adds, milliseconds; an allocator's share apart."""
+"""What a learned encoder weighs in use: parameters, multiply-adds, milliseconds; an allocator's share."""
 
 from __future__ import annotations
 
