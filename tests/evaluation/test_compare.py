@@ -97,3 +97,31 @@ def test_figure_is_a_picture_with_every_curve_drawn(make_result: Make) -> None:
     orange = [np.all(picture == (0xD5, 0x5E, 0x00), -1).sum() for picture in pixels]
     assert orange[0] == 0
     assert orange[1] > 100
+
+
+def test_encoders_are_told_by_curve_with_the_allocators_share(make_result: Make) -> None:
+    plain = {"parameters": 1000, "macs_per_pixel": 50.0}
+    share = {"parameters": 100, "macs_per_pixel": 5.0}
+    results = [
+        *(make_result("old", q, bpp, ap, encoder=plain) for q, (bpp, ap) in enumerate(POINTS)),
+        *(
+            make_result(
+                "roi",
+                q,
+                bpp,
+                ap,
+                encoder={**plain, "ms": 10.0 + q, "allocator": {**share, "ms": q, "map_bpp": 0.5}},
+            )
+            for q, (bpp, ap) in enumerate(POINTS)
+        ),
+        make_result("jpeg", 1, 0.3, 12.0),
+    ]
+    written = compare(results, "old").as_json()["encoders"]
+    assert written["old"] == {**plain, "ms": None, "allocator": None}
+    middle = (len(POINTS) - 1) / 2
+    assert written["roi"] == {
+        **plain,
+        "ms": 10 + middle,
+        "allocator": {**share, "ms": middle, "map_bpp": 0.5},
+    }
+    assert "jpeg" not in written

@@ -95,3 +95,11 @@ def test_environment_variables_are_expanded_where_set(monkeypatch: pytest.Monkey
     monkeypatch.delenv("TASKPRESS_DATA")
     with pytest.raises(ConfigError, match="TASKPRESS_DATA"):
         expand("${TASKPRESS_DATA}/coco")
+
+
+def test_arms_of_one_experiment_never_share_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL)
+    runs = load_preset(str(path), ["arms.mse={task: none, mse: 1.0}", "arms.task+mse={mse: 0.1}"]).runs()
+    names = [run.short_name for run in runs if run.quality == 1]
+    assert names == ["task-q1", "aux-q1", "mse-q1", "task-mse-q1"]

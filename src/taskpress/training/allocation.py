@@ -21,21 +21,25 @@ from taskpress.coding.allocation import CELL, AllocatorSettings, Decision
 from taskpress.coding.codec import Codec, Estimate
 from taskpress.coding.errors import ConfigError
 from taskpress.detections import Detections
-from taskpress.recognition.protocol import Recognizer, Task
+from taskpress.recognition.protocol import Recognizer
+from taskpress.targets import TARGETS, Target
 from taskpress.training.config import RunConfig
 
 
 def give_allocator(codec: Codec, config: RunConfig, recognizer: Recognizer | None) -> None:
     """Attaches the allocator that a training asks for, with weights from its seed.
 
-    One that the initial codec brings along is kept; ConfigError where it is another than is asked for.
+    One that the initial codec brings along is kept; ConfigError where it is another than is asked for, and
+    where a term of the training needs boxes that the recognizer does not find.
     """
     objective = config.objective
+    if objective.needs_boxes and recognizer is not None and not finds_boxes(recognizer):
+        raise ConfigError(
+            f"{config.name}: allocation and roi_weight need boxes; {recognizer.name} finds none"
+        )
     wanted = None
     if objective.allocation != "none":
         assert recognizer is not None
-        if recognizer.task is not Task.DETECTION:
-            raise ConfigError(f"{config.name}: an allocator learns from boxes; {recognizer.name} finds none")
         classes = len(recognizer.categories) if objective.allocation == "semantic" else 0
         wanted = AllocatorSettings(
             objective.allocation, objective.allocation_levels, objective.allocation_width, classes
@@ -47,8 +51,12 @@ def give_allocator(codec: Codec, config: RunConfig, recognizer: Recognizer | Non
         codec.attach_allocator(wanted, seed=config.seed)
 
 
+def finds_boxes(recognizer: Recognizer) -> bool:
+    return issubclass(TARGETS[recognizer.task], Detections)
+
+
 def allocator_terms(
-    terms: dict[str, Tensor], estimate: Estimate, labels: Sequence[Detections], baseline: Tensor | None
+    terms: dict[str, Tensor], estimate: Estimate, labels: Sequence[Target], baseline: Tensor | None
 ) -> dict[str, Tensor]:
     """What an allocator learns by beside eq. (1): `teaching_terms` and, where levels were drawn, `policy`.
 
@@ -62,7 +70,7 @@ def allocator_terms(
     return own
 
 
-def teaching_terms(decision: Decision, labels: Sequence[Detections]) -> dict[str, Tensor]:
+def teaching_terms(decision: Decision, labels: Sequence[Target]) -> dict[str, Tensor]:
     """Losses of the allocator's network on the teacher's labels, in pixels of the crops; scalars by name.
 
     `foreground`: cross entropy against the share of each cell that boxes cover. `classes`: cross entropy
@@ -75,7 +83,8 @@ def teaching_terms(decision: Decision, labels: Sequence[Detections]) -> dict[str
         terms["foreground"] = F.binary_cross_entropy_with_logits(logits[:, 0], wanted)
     if (logits := decision.outputs.get("classes")) is not None:
         background = logits.shape[1] - 1
-        maps = [cell_classes(label.to(logits.device), height, width, CELL, background) for label in labels]
+        objects = [label.to(logits.device) for label in labels if isinstance(label, Detections)]
+        maps = [cell_classes(label, height, width, CELL, background) for label in objects]
         terms["classes"] = F.cross_entropy(logits, torch.stack(maps))
     return terms
 
@@ -94,17 +103,18 @@ def policy_loss(log_prob: Tensor, reward: Tensor, baseline: Tensor) -> Tensor:
     return -((reward - baseline).detach() * log_prob).mean()
 
 
-def roi_weighted_mse(x_hat: Tensor, x: Tensor, labels: Sequence[Detections], weight: float) -> Tensor:
+def roi_weighted_mse(x_hat: Tensor, x: Tensor, labels: Sequence[Target], weight: float) -> Tensor:
     """Mean of squared errors, those inside the labels' boxes taken `weight` times; [B, 3, H, W] each."""
     inside = foreground(labels, x.shape[2], x.shape[3], 1, x.device)[:, None]
     return ((1 + (weight - 1) * inside) * (x_hat - x).square()).mean()
 
 
 def foreground(
-    labels: Sequence[Detections], height: int, width: int, stride: int, device: torch.device
+    labels: Sequence[Target], height: int, width: int, stride: int, device: torch.device
 ) -> Tensor:
     """[B, height, width] in [0, 1]: the share of each cell that boxes cover."""
-    return torch.stack([coverage(label.boxes.to(device), height, width, stride) for label in labels])
+    boxes = [label.boxes.to(device) for label in labels if isinstance(label, Detections)]
+    return torch.stack([coverage(each, height, width, stride) for each in boxes])
 
 
 def cell_classes(label: Detections, height: int, width: int, stride: int, background: int) -> Tensor:

@@ -199,9 +199,14 @@ class Preset(Section):
             objective, rates = self._arm(arm, changes)
             for quality, rate in enumerate(rates, start=1):
                 own = {"rate": rate, "objective": objective, "optimizer": self.optimizer}
-                short_name = f"{arm.removeprefix('task+')}-q{quality}"
+                short_name = f"{self._short(arm)}-q{quality}"
                 runs.append(run(short_name, arm=arm, quality=quality, **own))
         return runs
+
+    def _short(self, arm: str) -> str:
+        """`aux` for the arm `task+aux`; `task-mse` for `task+mse` where there is an arm `mse` too."""
+        short = arm.removeprefix("task+")
+        return short if short == arm or short not in self.arms else arm.replace("+", "-")
 
     def _arm(self, arm: str, changes: dict[str, Any]) -> tuple[ObjectiveConfig, list[float]]:
         merged = {**self.objective.model_dump(), **{k: v for k, v in changes.items() if k != "rates"}}
