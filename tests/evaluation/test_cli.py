@@ -8,6 +8,7 @@ from typer.testing import CliRunner, Result
 
 from taskpress.cli.app import app
 from taskpress.cli.evaluate import default_curve
+from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import CodecError, ConfigError, DataError, ImageError
 from taskpress.datasets.scenes import CATEGORIES
@@ -113,6 +114,34 @@ def test_allocation_writes_figure_and_numbers(world: Path, codec_file: Path) -> 
     assert written["area_in_boxes"] == pytest.approx(900 / 5120)
     assert 0 < written["codecs"][0]["share_in_boxes"] < 1
     assert np.array(Image.open(output)).std() > 10
+
+
+def test_a_codec_with_an_allocator_says_what_that_costs_and_shows_its_map(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "160")
+    codec = Codec.create("mean-scale-hyperprior", 8, seed=1)
+    codec.attach_allocator(AllocatorSettings("roi", 5, 8), seed=1)
+    path, output, picture = world / "roi-q1.safetensors", world / "r.json", world / "pictures" / "0.png"
+    codec.save(path, card={"arm": "roi"})
+    call("evaluate", path, *data_options(world), "-o", output)
+    encoder = json.loads(output.read_text())["encoder"]
+    own = encoder["allocator"]
+    assert own["ms"] > 0 and encoder["ms"] > 0
+    assert (own["parameters"], own["macs_per_pixel"]) == codec.allocator_cost()
+    assert (encoder["parameters"], encoder["macs_per_pixel"]) == codec.encoder_cost()
+    # A map of middle levels alone is one word in every file.
+    assert own["map_bpp"] == pytest.approx(32 / (64 * 80))
+    assert f"{own['parameters']} · " in call("compare", output, "-o", world / "out").stdout
+    told = json.loads(call("info", path, "--json").stdout)
+    assert told["allocator"]["kind"] == "roi" and told["allocator"]["parameters"] == own["parameters"]
+    plain = Codec.create("mean-scale-hyperprior", 8, seed=1)
+    plain.save(world / "plain-q1.safetensors")
+    sizes = []
+    for name in (path, world / "plain-q1.safetensors"):
+        call("allocation", name, picture, "-o", world / "bits.png")
+        sizes.append(Image.open(world / "bits.png").size)
+    assert sizes[0][0] == sizes[1][0] and sizes[0][1] > 1.5 * sizes[1][1]
 
 
 def test_curve_names() -> None:
