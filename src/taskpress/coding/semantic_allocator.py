@@ -27,8 +27,8 @@ class SemanticAllocator(Allocator):
            extent, confidence
 
     Class K is the background. Outputs: `classes` [B, K+1, h, w] logits, `policy` [B, K+1, levels] logits, and
-    where levels are drawn `log_prob` [B], the log-probability of those of all regions present. The policy
-    learns from rewards alone: what it sees of the network is cut off from gradients. It starts at the middle
+    where levels are drawn `log_prob` [B], the log-probability of those of all regions present, and `entropy`
+    [B], the policy's over these regions. The policy learns from rewards alone: what it sees of the network is cut off from gradients. It starts at the middle
     level with a chance of a half, all others alike.
     """
 
@@ -59,8 +59,10 @@ class SemanticAllocator(Allocator):
         levels = chosen.gather(1, regions.flatten(1)).view_as(regions)
         outputs = {"classes": logits, "policy": policy}
         if explore is not None:
-            taken = F.log_softmax(policy, 2).gather(2, chosen[..., None])[..., 0]
+            log_probs = F.log_softmax(policy, 2)
+            taken = log_probs.gather(2, chosen[..., None])[..., 0]
             outputs["log_prob"] = (taken * present).sum(1)
+            outputs["entropy"] = (-(log_probs.exp() * log_probs).sum(2) * present).sum(1)
         return self.decision(levels, self.gains(levels), outputs)
 
 

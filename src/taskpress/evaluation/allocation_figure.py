@@ -68,9 +68,10 @@ def allocation_figure(image: NDArray[np.uint8], boxes: Tensor, panels: Sequence[
         over = "max" if max(float(bits.max()) for bits in maps) > top else "neither"
         figure.colorbar(drawn, ax=list(axes), label="bits per pixel", shrink=0.9, pad=0.01, extend=over)
     if below:
+        finest = max(int(panel.levels.max()) for panel in panels if panel.levels is not None)
         below[0][0].set_axis_off()
         for ax, panel in zip(below[0][1:], panels, strict=True):
-            _draw_levels(ax, panel, boxes)
+            _draw_levels(ax, panel, max(1, finest), boxes)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
@@ -84,15 +85,15 @@ def _caption(panel: Drawn, boxes: Tensor) -> str:
     return caption
 
 
-def _draw_levels(ax: Axes, panel: Drawn, boxes: Tensor) -> None:
+def _draw_levels(ax: Axes, panel: Drawn, finest: int, boxes: Tensor) -> None:
     if panel.levels is None:
         ax.set_axis_off()
         return
     height, width = panel.allocation.size
     spread = panel.levels.repeat(panel.stride, 0).repeat(panel.stride, 1)[:height, :width]
-    drawn = ax.imshow(spread, cmap="cividis", interpolation="nearest")
+    drawn = ax.imshow(spread, cmap="cividis", vmin=0, vmax=finest, interpolation="nearest")
     ax.set_title("quantization levels, as coded", fontsize=10)
-    ax.figure.colorbar(drawn, ax=ax, ticks=np.unique(spread), shrink=0.6, pad=0.01)
+    ax.figure.colorbar(drawn, ax=ax, ticks=range(finest + 1), shrink=0.6, pad=0.01)
     _outline(ax, boxes, "white")
     ax.set_xticks([])
     ax.set_yticks([])

@@ -25,6 +25,9 @@ from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import TARGETS, Target
 from taskpress.training.config import RunConfig
 
+ENTROPY_WEIGHT = 0.01
+"""As in Mnih et al. 2016 (arXiv:1602.01783): without, a policy settles before the gains have been learned."""
+
 
 def give_allocator(codec: Codec, config: RunConfig, recognizer: Recognizer | None) -> None:
     """Attaches the allocator that a training asks for, with weights from its seed.
@@ -58,7 +61,8 @@ def finds_boxes(recognizer: Recognizer) -> bool:
 def allocator_terms(
     terms: dict[str, Tensor], estimate: Estimate, labels: Sequence[Target], baseline: Tensor | None
 ) -> dict[str, Tensor]:
-    """What an allocator learns by beside eq. (1): `teaching_terms` and, where levels were drawn, `policy`.
+    """What an allocator learns by beside eq. (1): `teaching_terms` and, where levels were drawn, `policy` and
+    `entropy`, which keeps it trying.
 
     terms, estimate: of the objective; baseline: [B] rewards of the likeliest levels, None where none is drawn
     """
@@ -67,6 +71,7 @@ def allocator_terms(
     if baseline is not None:
         log_prob = estimate.decision.outputs["log_prob"]
         own["policy"] = policy_loss(log_prob, rewards(terms, estimate), baseline)
+        own["entropy"] = -ENTROPY_WEIGHT * estimate.decision.outputs["entropy"].mean()
     return own
 
 
