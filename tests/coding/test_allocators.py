@@ -37,7 +37,9 @@ def decisive(codec: Codec, settings: AllocatorSettings) -> Codec:
     assert allocator is not None
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(5)
-        allocator.gains.log_gain.add_(0.2 * torch.randn_like(allocator.gains.log_gain))
+        # At most about 1: a latent far beyond what its probabilities know is estimated at 30 bits a value,
+        # where the coder has a cheaper way out.
+        allocator.gains.log_gain.add_(0.2 * torch.randn_like(allocator.gains.log_gain) - 0.7)
         if settings.kind == "roi":
             torch.nn.init.normal_(allocator.foreground.weight)
             torch.nn.init.normal_(allocator.attention.excite.weight, std=0.1)

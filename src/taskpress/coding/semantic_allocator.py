@@ -28,8 +28,8 @@ class SemanticAllocator(Allocator):
 
     Class K is the background. Outputs: `classes` [B, K+1, h, w] logits, `policy` [B, K+1, levels] logits, and
     where levels are drawn `log_prob` [B], the log-probability of those of all regions present, and `entropy`
-    [B], the policy's over these regions. The policy learns from rewards alone: what it sees of the network is cut off from gradients. It starts at the middle
-    level with a chance of a half, all others alike.
+    [B], the policy's over these regions. The policy learns from rewards alone: what it sees of the network is
+    cut off from gradients. It starts at the middle level with a chance of a half, all others alike.
     """
 
     def __init__(self, settings: AllocatorSettings, latent_channels: int) -> None:
