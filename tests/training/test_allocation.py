@@ -25,7 +25,7 @@ from taskpress.training.allocation import (
     teaching_terms,
 )
 from taskpress.training.config import ObjectiveConfig, Preset, load_preset
-from taskpress.training.data import StepStream, open_sources
+from taskpress.training.data import Batch, StepStream, open_sources
 from taskpress.training.module import CodecTraining
 from taskpress.training.objective import Objective
 from taskpress.training.teacher import Teacher
@@ -99,7 +99,7 @@ def test_errors_inside_boxes_weigh_more() -> None:
     assert roi_weighted_mse(x_hat, x, labels, 3.0).item() == pytest.approx(half * (1 + 3) / 2)
     config = ObjectiveConfig(task="none", mse=0.01, roi_weight=3.0)
     estimate = Estimate(x_hat, torch.zeros(1, 1, 1, 1), torch.tensor([0.4]), torch.ones(1, 1, 1))
-    batch = type("Batch", (), {"images": x, "labels": labels})()
+    batch = Batch(x, labels)
     terms = Objective(config, 0.5, None)(batch, estimate, None)
     assert terms["mse"].item() == pytest.approx(half)
     assert terms["loss"].item() == pytest.approx(0.5 * 0.01 * 255**2 * half * 2 + 0.4)

@@ -14,7 +14,7 @@ from taskpress.detections import Category, Detections
 from taskpress.recognition.protocol import Task
 from taskpress.training.config import ObjectiveConfig
 from taskpress.training.data import Batch
-from taskpress.training.objective import Objective, relative_squared_error
+from taskpress.training.objective import Objective, Weighted, relative_squared_error
 
 
 class Known:
@@ -124,6 +124,20 @@ def test_latent_gradients_are_those_of_the_closed_form(batch: Batch) -> None:
     assert latent.grad is not None and latent.grad.norm().item() == pytest.approx(
         found["gradient/task"] + found["gradient/aux"] + found["gradient/rate"]
     )
+
+
+def test_several_recognizers_count_by_their_weights(batch: Batch, estimate: Estimate) -> None:
+    config = ObjectiveConfig(task="outputs", alpha=0.5)
+    both = Batch(batch.images, batch.labels, [batch.labels])
+    objective = Objective(config, 2.0, Known(), 0.25, [Weighted(Known(), 3.0)])
+    aux = 2 * 16 * 0.125 + 0.5
+    terms = objective(both, estimate, Constant(), [None])
+    assert terms["task"].item() == pytest.approx((0.25 + 3.0) * 0.75)
+    assert terms["aux"].item() == pytest.approx(0.25 * aux)
+    assert terms["task/2/mean"].item() == pytest.approx(0.25)
+    terms = objective(both, estimate, Constant(), [Constant()])
+    assert terms["aux"].item() == pytest.approx(3.25 * aux)
+    assert terms["loss"].item() == pytest.approx(2 * (3.25 * 0.75 + 0.5 * 3.25 * aux) + 0.4, rel=1e-5)
 
 
 def test_relative_squared_error_at_its_fixed_points() -> None:

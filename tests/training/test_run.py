@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -223,3 +224,38 @@ def test_epochs_are_passes_over_the_pictures() -> None:
         0
     ]
     assert run.training_steps(config, 8) == 134
+
+
+def test_a_codec_serves_two_recognizers_at_once(tmp_path: Path) -> None:
+    further = {"recognizer": "lraspp-mobilenet-v3:random", "weight": 0.5, "auxiliary": "segmentation"}
+    two = preset(further=[further], recognizer_weight=2.0, arms={"task+aux": {"alpha": 0.1}})
+    run.train_experiment(two, tmp_path / "whole")
+    (log,) = (tmp_path / "whole" / "aux-q1" / "logs").glob("*/metrics.csv")
+    rows = metrics(log)
+    row = {name: float(value) for name, value in rows[0].items()}
+    sums = {
+        (kind, place): sum(v for name, v in row.items() if re.fullmatch(rf"{kind}/{place}[a-z_]+", name))
+        for kind in ("task", "aux")
+        for place in ("", "2/")
+    }
+    for kind in ("task", "aux"):
+        assert sums[kind, "2/"] > 0
+        assert row[kind] == pytest.approx(2.0 * sums[kind, ""] + 0.5 * sums[kind, "2/"], rel=1e-4)
+    first = weights(tmp_path / "whole" / "codecs" / "tiny-aux-q1.safetensors")
+    run.train_experiment(preset(arms={"task+aux": {"alpha": 0.1}}), tmp_path / "one")
+    alone = weights(tmp_path / "one" / "codecs" / "tiny-aux-q1.safetensors")
+    assert any(not torch.equal(first[key], alone[key]) for key in first)
+    with pytest.raises(ConfigError, match="another `recognizer_weight`"):
+        run.train_experiment(preset(arms={"task+aux": {"alpha": 0.1}}), tmp_path / "whole")
+
+
+def test_settings_of_an_earlier_version_stay_valid(tmp_path: Path) -> None:
+    one = preset(arms={"task": {}})
+    run.train_experiment(one, tmp_path, limit_steps=1)
+    claim = tmp_path / "task-q1" / "config.yaml"
+    settings = yaml.safe_load(claim.read_text())
+    for new in ("further", "recognizer_weight"):
+        del settings[new]
+    del settings["objective"]["allocation"]
+    claim.write_text(yaml.safe_dump(settings))
+    run.train_experiment(one, tmp_path, limit_steps=2)

@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 
 from taskpress.coding.errors import ConfigError
 
+BranchName = Literal["detection", "objectness", "foreground", "instance", "segmentation", "classification"]
+
 
 class Section(BaseModel):
     """Fields are exactly those listed; a misspelt one is an error."""
@@ -59,9 +61,7 @@ class ObjectiveConfig(Section):
     )
     feature_weight: float = Field(1.0, ge=0, description="share of the feature term in L_task")
     alpha: float = Field(0.0, ge=0, description="α: weight of the auxiliary loss; 0 builds no branch")
-    auxiliary: Literal[
-        "detection", "objectness", "foreground", "instance", "segmentation", "classification"
-    ] = Field("detection", description="branch; it must fit the recognizer's task")
+    auxiliary: BranchName = Field("detection", description="branch; it must fit the recognizer's task")
     auxiliary_width: int = Field(64, ge=8)
     mse: float = Field(0.0, ge=0, description="share of 255² x mean squared error added to L_task")
     roi_weight: float = Field(
@@ -131,6 +131,14 @@ class StartConfig(Section):
     optimizer: OptimizerConfig
 
 
+class FurtherRecognizer(Section):
+    """One more recognizer that a codec serves: λ · weight · (its L_task + α · its L_aux) joins the loss."""
+
+    recognizer: str = Field(description="as on the command line")
+    weight: float = Field(1.0, gt=0)
+    auxiliary: BranchName | None = Field(None, description="its own branch on Ẑ; none: no L_aux of it")
+
+
 class RunConfig(Section):
     """One training: everything that decides the codec that comes out."""
 
@@ -141,6 +149,8 @@ class RunConfig(Section):
     seed: int
     rate: float = Field(gt=0, description="λ")
     recognizer: str | None
+    recognizer_weight: float = 1.0
+    further: list[FurtherRecognizer] = []
     codec: CodecConfig
     data: DataConfig
     objective: ObjectiveConfig
@@ -157,6 +167,8 @@ class RunConfig(Section):
         objective = self.objective
         if objective.task == "none" and objective.mse == 0 and objective.alpha == 0:
             raise ValueError(f"{self.name}: nothing to learn: task is none, alpha and mse are 0")
+        if self.recognizer is None and self.further:
+            raise ValueError(f"{self.name}: `further` recognizers come beside a first one, `recognizer`")
         if self.recognizer is None and (objective.task != "none" or objective.needs_labels):
             raise ValueError(f"{self.name}: a task or auxiliary loss, or an allocation, needs a recognizer")
         return self
@@ -166,6 +178,8 @@ class Preset(Section):
     name: str
     seed: int = 1
     recognizer: str | None = Field(None, description="teacher and frozen recognizer, as on the command line")
+    recognizer_weight: float = Field(1.0, gt=0, description="of its losses, where there are further ones")
+    further: list[FurtherRecognizer] = Field([], description="more recognizers served by the same codec")
     codec: CodecConfig = CodecConfig()
     data: DataConfig
     start: StartConfig | None = None
@@ -187,6 +201,8 @@ class Preset(Section):
                 name=f"{self.name}-{short_name}",
                 seed=self.seed,
                 recognizer=self.recognizer,
+                recognizer_weight=self.recognizer_weight,
+                further=self.further,
                 codec=self.codec,
                 data=self.data,
                 trainer=self.trainer,

@@ -29,14 +29,17 @@ from taskpress.training.teacher import Teacher
 @dataclass(frozen=True)
 class Batch:
     """images: [B, 3, patch, patch] float32 in [0, 1]; labels: the teacher's, in pixels of the crops, one for
-    each; none where the stream has no teacher."""
+    each; none where the stream has no teacher. further: the same of each further teacher."""
 
     images: Tensor
     labels: Sequence[Target]
+    further: Sequence[Sequence[Target]] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return Batch(
-            self.images.to(device, non_blocking=non_blocking), [label.to(device) for label in self.labels]
+            self.images.to(device, non_blocking=non_blocking),
+            [label.to(device) for label in self.labels],
+            [[label.to(device) for label in labels] for labels in self.further],
         )
 
 
@@ -91,8 +94,10 @@ class StepStream(IterableDataset[Batch]):
         first_step: int = 0,
         rank: int = 0,
         ranks: int = 1,
+        further: Sequence[Teacher | None] = (),
     ) -> None:
-        self.pictures, self.config, self.seed, self.teacher = pictures, config, seed, teacher
+        self.pictures, self.config, self.seed = pictures, config, seed
+        self.teachers = [teacher, *further]
         self.first_step, self.rank, self.ranks = first_step, rank, ranks
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
@@ -107,19 +112,21 @@ class StepStream(IterableDataset[Batch]):
         size = self.config.batch
         first = (step * self.ranks + self.rank) * size
         crops = [self._crop(i) for i in range(first, first + size)]
-        return Batch(
-            torch.stack([image for image, _ in crops]), [labels for _, labels in crops if labels is not None]
-        )
+        labels = [
+            [label for label in of_teacher if label is not None]
+            for of_teacher in zip(*(labels for _, labels in crops), strict=True)
+        ]
+        return Batch(torch.stack([image for image, _ in crops]), labels[0], labels[1:])
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """A picture as it is labelled and cropped: [H, W, 3], its long side scaled as configured."""
         image = self.pictures.image(index)
         return image if self.config.long_side is None else resize_long_side(image, self.config.long_side)
 
-    def _crop(self, draw: int) -> tuple[Tensor, Target | None]:
+    def _crop(self, draw: int) -> tuple[Tensor, list[Target | None]]:
         rng = np.random.default_rng([self.seed, 1, draw])
         image = self.picture(self._index(draw))
-        labels = self.teacher.labels(image) if self.teacher is not None else None
+        labels = [None if teacher is None else teacher.labels(image) for teacher in self.teachers]
         patch = self.config.patch
         height, width = image.shape[:2]
         if height < patch or width < patch:
@@ -132,9 +139,9 @@ class StepStream(IterableDataset[Batch]):
         crop = image[y : y + patch, x : x + patch]
         if flip:
             crop = crop[:, ::-1]
-        if labels is not None:
-            labels = labels.cropped(Crop(x, y, patch, patch), flip)
-        return to_tensor(np.ascontiguousarray(crop)), labels
+        window = Crop(x, y, patch, patch)
+        cut = [None if label is None else label.cropped(window, flip) for label in labels]
+        return to_tensor(np.ascontiguousarray(crop)), cut
 
     def _index(self, draw: int) -> int:
         epoch, position = divmod(draw, len(self.pictures))
@@ -149,9 +156,15 @@ class StepStream(IterableDataset[Batch]):
 class CropsModule(lightning.LightningDataModule):
     """Feeds Lightning the stream from the step the trainer stands at."""
 
-    def __init__(self, config: DataConfig, seed: int, teacher: Teacher | None) -> None:
+    def __init__(
+        self,
+        config: DataConfig,
+        seed: int,
+        teacher: Teacher | None,
+        further: Sequence[Teacher | None] = (),
+    ) -> None:
         super().__init__()
-        self.config, self.seed, self.teacher = config, seed, teacher
+        self.config, self.seed, self.teacher, self.further = config, seed, teacher, further
         self.pictures = open_sources(config.sources)
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -164,9 +177,12 @@ class CropsModule(lightning.LightningDataModule):
             first_step=self.trainer.global_step,
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
+            further=self.further,
         )
-        if self.teacher is not None and self.config.workers > 0:
-            self._label_all(stream, self.teacher)
+        if self.config.workers > 0:
+            for teacher in stream.teachers:
+                if teacher is not None:
+                    self._label_all(stream, teacher)
         return DataLoader(stream, batch_size=None, num_workers=self.config.workers)
 
     def _label_all(self, stream: StepStream, teacher: Teacher) -> None:

@@ -16,29 +16,41 @@ from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig
 from taskpress.training.data import Batch
-from taskpress.training.objective import Objective
+from taskpress.training.objective import Objective, Weighted
 
 PROGRESS_BAR = frozenset({"rate", "task", "aux", "mse"})
 
 
 class CodecTraining(lightning.LightningModule):
-    """Trains `codec` by eq. (1) with Adam; the branch exists here and nowhere else.
+    """Trains `codec` by eq. (1) with Adam; the branches exist here and nowhere else.
 
-    The recognizer is kept out of the module's children: it is in no checkpoint and no optimizer.
+    recognizers: the config's `recognizer`, then its `further` ones; none for MSE only. They are kept out
+        of the module's children: they are in no checkpoint and no optimizer.
     """
 
-    def __init__(self, config: RunConfig, steps: int, codec: Codec, recognizer: Recognizer | None) -> None:
+    def __init__(self, config: RunConfig, steps: int, codec: Codec, *recognizers: Recognizer) -> None:
         super().__init__()
         self.config, self.steps = config, steps
         self.codec = codec.train()
-        self.branch = _build_branch(config, codec, recognizer)
-        self._recognizer = (recognizer,)
-        self.objective = Objective(config.objective, config.rate, recognizer)
+        kinds = [config.objective.auxiliary, *(one.auxiliary for one in config.further)]
+        branches = [_build_branch(config, codec, *pair) for pair in zip(kinds, recognizers, strict=False)]
+        self.branch = branches[0] if branches else None
+        self.further_branches = torch.nn.ModuleList(branch for branch in branches[1:] if branch is not None)
+        self._places = [branch is not None for branch in branches[1:]]
+        first, rest = (recognizers[0] if recognizers else None), recognizers[1:]
+        weights = [one.weight for one in config.further]
+        self.objective = Objective(
+            config.objective,
+            config.rate,
+            first,
+            config.recognizer_weight,
+            [Weighted(*pair) for pair in zip(rest, weights, strict=True)],
+        )
 
     def on_fit_start(self) -> None:
-        recognizer = self._recognizer[0]
-        if isinstance(recognizer, torch.nn.Module):
-            recognizer.to(self.device)
+        for recognizer, _ in self.objective.recognizers:
+            if isinstance(recognizer, torch.nn.Module):
+                recognizer.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         baseline = explore = None
@@ -63,7 +75,9 @@ class CodecTraining(lightning.LightningModule):
         # Noise depends on (seed, step) alone: equal for the arms that are compared, and after a resume.
         torch.manual_seed(self._step_seed)
         estimate = self.codec.estimate(batch.images, explore)
-        return self.objective(batch, estimate, self.branch), estimate
+        branches = iter(self.further_branches)
+        further = [next(branches) if there else None for there in self._places]
+        return self.objective(batch, estimate, self.branch, further), estimate  # type: ignore[arg-type]
 
     @property
     def _step_seed(self) -> int:
@@ -72,7 +86,7 @@ class CodecTraining(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         settings = self.config.optimizer
         groups = [{"params": list(self.codec.model.parameters()), "lr": settings.learning_rate}]
-        for fresh in (self.branch, self.codec.allocator):
+        for fresh in (self.branch, *self.further_branches, self.codec.allocator):
             if fresh is not None:
                 rate = settings.auxiliary_learning_rate or settings.learning_rate
                 groups.append({"params": list(fresh.parameters()), "lr": rate})
@@ -90,14 +104,15 @@ class CodecTraining(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def _build_branch(config: RunConfig, codec: Codec, recognizer: Recognizer | None) -> AuxiliaryBranch | None:
-    if config.objective.alpha == 0:
+def _build_branch(
+    config: RunConfig, codec: Codec, kind: str | None, recognizer: Recognizer
+) -> AuxiliaryBranch | None:
+    if config.objective.alpha == 0 or kind is None:
         return None
-    assert recognizer is not None
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return build_auxiliary(
-            config.objective.auxiliary,
+            kind,
             codec.latent_channels,
             len(recognizer.categories),
             width=config.objective.auxiliary_width,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,9 +12,17 @@ from torch.nn import functional as F
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.coding.codec import Estimate
 from taskpress.recognition.protocol import Recognizer
+from taskpress.targets import Target
 from taskpress.training.allocation import roi_weighted_mse
 from taskpress.training.config import ObjectiveConfig
 from taskpress.training.data import Batch
+
+
+class Weighted(NamedTuple):
+    """One of several recognizers that a codec serves, and the weight of its losses."""
+
+    recognizer: Recognizer
+    weight: float
 
 
 class Objective:
@@ -22,36 +31,57 @@ class Objective:
     config:     which terms there are, and their weights
     rate:       λ
     recognizer: frozen; judges the decoded image; None for MSE only
+    weight:     of its losses, where there are further recognizers
+    further:    more of them: L = λ Σ weight · (L_task + α L_aux) + R over all
     """
 
-    def __init__(self, config: ObjectiveConfig, rate: float, recognizer: Recognizer | None) -> None:
-        self.config, self.rate, self.recognizer = config, rate, recognizer
+    def __init__(
+        self,
+        config: ObjectiveConfig,
+        rate: float,
+        recognizer: Recognizer | None,
+        weight: float = 1.0,
+        further: Sequence[Weighted] = (),
+    ) -> None:
+        self.config, self.rate = config, rate
+        self.recognizers = [] if recognizer is None else [Weighted(recognizer, weight), *further]
 
-    def __call__(self, batch: Batch, estimate: Estimate, branch: AuxiliaryBranch | None) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        batch: Batch,
+        estimate: Estimate,
+        branch: AuxiliaryBranch | None,
+        further_branches: Sequence[AuxiliaryBranch | None] = (),
+    ) -> dict[str, Tensor]:
         """Scalars by name: `loss` (to minimize), `rate` (R, bits per pixel), `task`, `aux`, `mse`, `roi_mse`
-        (with `roi_weight`, in its stead), and the named parts of the recognizer's and the branch's losses as
-        `task/…` and `aux/…`."""
+        (with `roi_weight`, in its stead), and the named parts of the recognizers' and the branches' losses as
+        `task/…` and `aux/…`, those of the further ones as `task/2/…`, `aux/2/…` and so on. `task` and `aux`
+        are sums over recognizers, weights included."""
         config = self.config
         terms = {"rate": estimate.rate.mean(), "mse": F.mse_loss(estimate.x_hat, batch.images)}
-        batch = self._labelled(batch)
+        labels = self._labelled(batch)
         distortion = terms["mse"]
         if config.roi_weight != 1:
-            distortion = roi_weighted_mse(estimate.x_hat, batch.images, batch.labels, config.roi_weight)
+            distortion = roi_weighted_mse(estimate.x_hat, batch.images, labels[0], config.roi_weight)
             terms["roi_mse"] = distortion
         weighted = config.mse * 255**2 * distortion
-        task = self._task_terms(batch, estimate.x_hat.clamp(0, 1))
-        if task:
-            terms["task"] = torch.stack(list(task.values())).sum()
-            weighted = weighted + terms["task"]
-        aux: dict[str, Tensor] = {}
-        if branch is not None:
-            aux = branch.loss(branch(estimate.latent), batch.labels)
-            terms["aux"] = torch.stack(list(aux.values())).sum()
-            weighted = weighted + config.alpha * terms["aux"]
-        terms["loss"] = self.rate * weighted + terms["rate"]
-        terms.update({f"task/{name}": value for name, value in task.items()})
-        terms.update({f"aux/{name}": value for name, value in aux.items()})
-        return terms
+        decoded = estimate.x_hat.clamp(0, 1)
+        parts: dict[str, Tensor] = {}
+        sums: dict[str, Tensor] = {}
+        branches = [branch, *further_branches]
+        for place, (recognizer, weight) in enumerate(self.recognizers):
+            found = {"task": self._task_terms(recognizer, labels[place], batch.images, decoded)}
+            own = branches[place] if place < len(branches) else None
+            if own is not None:
+                found["aux"] = own.loss(own(estimate.latent), labels[place])
+            number = f"{place + 1}/" if place else ""
+            for kind, values in found.items():
+                if values:
+                    total = weight * torch.stack(list(values.values())).sum()
+                    sums[kind] = sums[kind] + total if kind in sums else total
+                parts |= {f"{kind}/{number}{name}": value for name, value in values.items()}
+        weighted = weighted + sums.get("task", 0.0) + config.alpha * sums.get("aux", 0.0)
+        return {**terms, **sums, "loss": self.rate * weighted + terms["rate"], **parts}
 
     def latent_gradients(self, terms: dict[str, Tensor], latent: Tensor) -> dict[str, Tensor]:
         """How strongly each term of the loss pulls at Ẑ: norms of its gradients there, weights included.
@@ -78,24 +108,28 @@ class Objective:
             norms["gradient/cosine"] = F.cosine_similarity(found["task"], found["aux"], dim=0)
         return norms
 
-    def _labelled(self, batch: Batch) -> Batch:
-        """Where a crop has labels of its own, the teacher is asked now (`Task.labels_crops`)."""
-        if self.recognizer is None or not self.recognizer.task.labels_crops or not self.config.needs_labels:
-            return batch
+    def _labelled(self, batch: Batch) -> list[Sequence[Target]]:
+        """Labels by recognizer. Where a crop has labels of its own, the teacher is asked now
+        (`Task.labels_crops`)."""
+        labels = [batch.labels, *batch.further]
+        if not self.config.needs_labels:
+            return labels + [[]] * (len(self.recognizers) - len(labels))
         with torch.no_grad():
-            return Batch(batch.images, self.recognizer.pseudo_labels(list(batch.images)))
+            for place, (recognizer, _) in enumerate(self.recognizers):
+                if recognizer.task.labels_crops:
+                    labels[place] = recognizer.pseudo_labels(list(batch.images))
+        return labels
 
-    def _task_terms(self, batch: Batch, decoded: Tensor) -> dict[str, Tensor]:
-        if self.config.task == "none":
-            return {}
-        assert self.recognizer is not None
+    def _task_terms(
+        self, recognizer: Recognizer, labels: Sequence[Target], images: Tensor, decoded: Tensor
+    ) -> dict[str, Tensor]:
         terms: dict[str, Tensor] = {}
         if self.config.task in ("outputs", "both"):
-            terms.update(self.recognizer.loss(list(decoded), batch.labels))
+            terms.update(recognizer.loss(list(decoded), labels))
         if self.config.task in ("features", "both"):
             with torch.no_grad():
-                wanted = self.recognizer.features(list(batch.images))
-            got = self.recognizer.features(list(decoded))
+                wanted = recognizer.features(list(images))
+            got = recognizer.features(list(decoded))
             terms["features"] = self.config.feature_weight * relative_squared_error(got, wanted)
         return terms
 

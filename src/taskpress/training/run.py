@@ -14,11 +14,13 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from pydantic import ValidationError
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
 from taskpress.recognition.named import load_recognizer
+from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import give_allocator
 from taskpress.training.config import Preset, RunConfig, TrainerConfig, expand
 from taskpress.training.data import CropsModule
@@ -66,15 +68,16 @@ def _train(
     limit_steps: int | None,
     command: str,
 ) -> Path:
-    recognizer = load_recognizer(expand(config.recognizer)) if config.recognizer is not None else None
-    labelled = recognizer and config.objective.needs_labels and not recognizer.task.labels_crops
-    data = CropsModule(config.data, config.seed, Teacher(recognizer) if recognizer and labelled else None)
+    specs = [config.recognizer, *(one.recognizer for one in config.further)] if config.recognizer else []
+    recognizers = [load_recognizer(expand(spec)) for spec in specs]
+    teachers = [_teacher(config, recognizer) for recognizer in recognizers] or [None]
+    data = CropsModule(config.data, config.seed, teachers[0], teachers[1:])
     codec = _initial_codec(config, initial)
     trainer = _trainer(config.trainer, config.optimizer.clip)
     steps = training_steps(config, len(data.pictures), trainer.world_size)
     wanted = min(steps, limit_steps or steps)
     provenance = {"initial": initial.stem if initial else config.codec.init, "begins_as": codec.fingerprint}
-    give_allocator(codec, config, recognizer)
+    give_allocator(codec, config, recognizers[0] if recognizers else None)
     own, target = folder / config.short_name, codec_path(folder, config)
     _claim(own / "config.yaml", {**config.model_dump(), **provenance})
     atomic_write(folder / "preset.yaml", yaml.safe_dump(preset.model_dump(), sort_keys=False).encode())
@@ -83,7 +86,7 @@ def _train(
 
     last = own / "checkpoints" / "last.ckpt"
     trainer = _trainer(config.trainer, config.optimizer.clip, wanted, config.name, own, _step_of(last))
-    module = CodecTraining(config, steps, codec, recognizer)
+    module = CodecTraining(config, steps, codec, *recognizers)
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -107,6 +110,13 @@ def _train(
     # The next training of this experiment begins from the file that rank 0 has just written.
     trainer.strategy.barrier()
     return target
+
+
+def _teacher(config: RunConfig, recognizer: Recognizer) -> Teacher | None:
+    """Who labels whole pictures; None where nothing is labelled, or crops are, by the objective."""
+    if not config.objective.needs_labels or recognizer.task.labels_crops:
+        return None
+    return Teacher(recognizer)
 
 
 def _trainer(
@@ -205,6 +215,12 @@ def _claim(path: Path, wanted: dict[str, Any]) -> None:
     there = yaml.safe_load(path.read_text())
     if not isinstance(there, dict):
         raise ConfigError(f"{path}: is damaged; remove its folder to train anew")
+    # Settings that came with a later version were at their defaults.
+    try:
+        known = {key: value for key, value in there.items() if key in RunConfig.model_fields}
+        there |= RunConfig.model_validate(known).model_dump()
+    except ValidationError as error:
+        raise ConfigError(f"{path}: holds no settings of a training ({error.error_count()} errors)") from None
     for key in wanted:
         ours, theirs = (_deciding(key, settings.get(key)) for settings in (wanted, there))
         if ours != theirs:
