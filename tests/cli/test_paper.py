@@ -1,4 +1,4 @@
-"""The whole experiment of the paper, rehearsed: preset `paper` as it is, two steps a training, real pictures."""
+"""The experiment of the paper, rehearsed: preset `paper` as it is, two steps a training, real pictures."""
 
 from __future__ import annotations
 
