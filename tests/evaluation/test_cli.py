@@ -58,12 +58,13 @@ def test_anchors_then_compare(world: Path) -> None:
         outcome = call("anchor", kind, "--quality", qualities, *data_options(world), "-o", results)
         assert outcome.exit_code == 0
         assert f"{kind}-q80" in outcome.stdout
-    assert sorted(path.name for path in results.iterdir()) == [
-        "jpeg-q30.json", "jpeg-q80.json", "webp-q40.json", "webp-q80.json",
-    ]  # fmt: skip
+    names = ("jpeg-q30", "jpeg-q80", "webp-q40", "webp-q80")
+    expected = sorted(f"{name}{ending}" for name in names for ending in (".json", ".matches.npz"))
+    assert sorted(path.name for path in results.iterdir()) == expected
     outcome = call("compare", results, "-o", world / "out", "--anchor", "jpeg", "--json")
     printed = json.loads(outcome.stdout)
     assert printed["anchor"] == "jpeg"
+    assert printed["accuracy_intervals"]["webp"]["teacher_ap"][0]["low"] >= 0
     assert [row["curve"] for row in printed["rows"]] == ["webp"]
     assert json.loads((world / "out" / "comparison.json").read_text()) == printed
     assert Image.open(world / "out" / "rd.png").size[0] > 500

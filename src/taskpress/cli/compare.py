@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from taskpress.evaluation.bd_rate import BdRate
+    from taskpress.evaluation.bootstrap import Interval
     from taskpress.evaluation.compare import Comparison
 
 
@@ -27,13 +28,18 @@ def compare(
         str | None,
         typer.Option("--anchor", help='Curve the others are held against; else "task", else the first.'),
     ] = None,
+    bootstrap: Annotated[
+        int, typer.Option("--bootstrap", min=0, help="Draws of pictures for 95 % intervals; 0: none.")
+    ] = 1000,
     as_json: AsJson = False,
 ) -> None:
     """Draw rate-accuracy curves and state how many bits each curve saves.
 
     BD-rate is the mean rate difference at equal accuracy, over the accuracies
     both curves reach; negative is fewer bits. Curves that do not overlap get no
-    number but the reason.
+    number but the reason. In brackets: between which values 95 % of the BD-rates
+    lie when the pictures are drawn anew, with replacement, the same for all
+    curves (where results have their NAME.matches.npz beside them).
 
     Example: taskpress compare results -o comparison --anchor task
     """
@@ -42,7 +48,7 @@ def compare(
     from taskpress.evaluation.result import Result
 
     read = [Result.read(path) for path in comparing.find_results(results)]
-    comparison = comparing.compare(read, anchor)
+    comparison = comparing.compare(read, anchor, bootstrap)
     written = write_comparison(comparison, output)
     if as_json:
         typer.echo(json.dumps(comparison.as_json(), indent=1))
@@ -68,7 +74,10 @@ def print_comparison(comparison: Comparison) -> None:
             name,
             "\n".join(f"{point.bpp:.3f}" for point in points),
             *("\n".join(figure(point.scores.get(m.key)) for point in points) for m in metrics),
-            *(_cell(outcome[m.key]) if outcome else "anchor" for m in metrics),
+            *(
+                _cell(outcome[m.key], comparison.intervals.get(name, {}).get(m.key)) if outcome else "anchor"
+                for m in metrics
+            ),
             end_section=True,
         )
     console.print(table)
@@ -102,8 +111,11 @@ def _print_encoders(comparison: Comparison, console: Console) -> None:
         console.print(table)
 
 
-def _cell(outcome: BdRate) -> str:
+def _cell(outcome: BdRate, spread: Interval | None) -> str:
     if outcome.value is None or outcome.overlap is None or outcome.share is None:
         return "none, see below"
     low, high = outcome.overlap
-    return f"{outcome.value:+.1f} %\nover {low:.1f} to {high:.1f}\n({100 * outcome.share:.0f} % overlap)"
+    sure = "" if spread is None else f"\n[{spread.low:+.1f}, {spread.high:+.1f}]"
+    return (
+        f"{outcome.value:+.1f} %{sure}\nover {low:.1f} to {high:.1f}\n({100 * outcome.share:.0f} % overlap)"
+    )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from taskpress.coding.errors import DataError
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category, Detections
+from taskpress.evaluation.matching import Matches
 from taskpress.evaluation.same_categories import match_categories
 from taskpress.targets import ClassScores
 
@@ -45,6 +46,9 @@ class ClassJudge:
             wanted = self.truth.matched[sample.annotations.best]
             if wanted is not None:
                 self.right.append(found.best == wanted)
+
+    def matches(self) -> dict[str, Matches]:
+        return {}
 
     def scores(self) -> dict[str, float]:
         return {"top1": _percent(self.right), "teacher_top1": _percent(self.agreed)}

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from taskpress.coding.errors import ConfigError, DataError
 from taskpress.evaluation.bd_rate import BdRate, Curve, bd_rate
+from taskpress.evaluation.bootstrap import Interval, bd_rates, draws, interval, sample
 from taskpress.evaluation.encoder_size import EncoderSize, mean_size
 from taskpress.evaluation.metrics import COMPARED, Metric
 from taskpress.evaluation.result import Result
@@ -21,11 +22,15 @@ class Comparison:
     """Every curve against one anchor.
 
     curves: results of each curve in order of rate; bd_rates[curve][metric] of all curves but the anchor.
+    intervals: of those BD-rates, by curve and metric, where results kept their matches
+    accuracy_intervals: of the accuracies, by curve and metric, in the order of `curves`
     """
 
     anchor: str
     curves: dict[str, list[Result]]
     bd_rates: dict[str, dict[str, BdRate]]
+    intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)
+    accuracy_intervals: dict[str, dict[str, list[Interval | None]]] = field(default_factory=dict)
 
     @property
     def metrics(self) -> tuple[Metric, ...]:
@@ -33,8 +38,8 @@ class Comparison:
         return COMPARED[next(iter(self.curves.values()))[0].task]
 
     def as_json(self) -> dict[str, Any]:
-        """`comparison.json`: rows of curve, bd_rate, overlap, overlap_share, reason, note, all by metric;
-        `encoders`: by curve."""
+        """`comparison.json`: rows of curve, bd_rate, overlap, overlap_share, reason, note, interval, all by
+        metric; `accuracy_intervals` and `encoders`: by curve."""
         return {
             "schema": 1,
             "anchor": self.anchor,
@@ -46,9 +51,17 @@ class Comparison:
                     "overlap_share": {metric: outcome.share for metric, outcome in by_metric.items()},
                     "reason": {metric: o.reason for metric, o in by_metric.items() if o.reason},
                     "note": {metric: o.note for metric, o in by_metric.items() if o.note},
+                    "interval": {m: found._asdict() for m, found in self.intervals.get(name, {}).items()},
                 }
                 for name, by_metric in self.bd_rates.items()
             ],
+            "accuracy_intervals": {
+                name: {
+                    metric: [found and found._asdict() for found in points]
+                    for metric, points in by_metric.items()
+                }
+                for name, by_metric in self.accuracy_intervals.items()
+            },
             "encoders": {name: size.model_dump() for name, size in self.encoders.items()},
         }
 
@@ -80,10 +93,11 @@ def find_results(paths: Iterable[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def compare(results: Sequence[Result], anchor: str | None = None) -> Comparison:
+def compare(results: Sequence[Result], anchor: str | None = None, resamples: int = 0) -> Comparison:
     """Groups results into curves and states every curve's BD-rate against the anchor curve.
 
     anchor: a curve's name; None takes "task" where there is one, else the first result's.
+    resamples: draws of pictures for bootstrap intervals; 0 for none
 
     Raises DataError where results are not of the same task, data set, pictures, recognizer and resize, and
     ConfigError for an anchor that is no curve.
@@ -99,7 +113,7 @@ def compare(results: Sequence[Result], anchor: str | None = None) -> Comparison:
         anchor = "task" if "task" in curves else next(iter(curves))
     if anchor not in curves:
         raise ConfigError(f"no curve {anchor!r} among the results: there are {', '.join(curves)}")
-    bd_rates = {
+    outcomes = {
         name: {
             key: bd_rate(_curve(anchor, curves[anchor], key), _curve(name, points, key), key)
             for key, *_ in COMPARED[results[0].task]
@@ -107,7 +121,37 @@ def compare(results: Sequence[Result], anchor: str | None = None) -> Comparison:
         for name, points in curves.items()
         if name != anchor
     }
-    return Comparison(anchor, curves, bd_rates)
+    if not resamples:
+        return Comparison(anchor, curves, outcomes)
+    return Comparison(anchor, curves, outcomes, *_intervals(anchor, curves, resamples))
+
+
+def _intervals(
+    anchor: str, curves: dict[str, list[Result]], resamples: int
+) -> tuple[dict[str, dict[str, Interval]], dict[str, dict[str, list[Interval | None]]]]:
+    """(of BD-rates, of accuracies) by curve and metric; the same draws of pictures for all."""
+    any_result = next(iter(curves.values()))[0]
+    weights = draws(any_result.images, resamples)
+    order = {picture.id: place for place, picture in enumerate(any_result.pictures)}
+    of_rates: dict[str, dict[str, Interval]] = {}
+    of_accuracies: dict[str, dict[str, list[Interval | None]]] = {}
+    for metric in ("ap", "teacher_ap"):
+        sampled = {
+            name: [sample(p, metric, weights[:, [order[one.id] for one in p.pictures]]) for p in points]
+            for name, points in curves.items()
+        }
+        for name, points in sampled.items():
+            found = [None if point is None else interval(point.accuracies) for point in points]
+            if any(found):
+                of_accuracies.setdefault(name, {})[metric] = found
+            known = [point for point in points if point is not None]
+            base = [point for point in sampled[anchor] if point is not None]
+            if name == anchor or len(known) < len(points) or len(base) < len(sampled[anchor]):
+                continue
+            spread = interval(bd_rates(base, known))
+            if spread is not None:
+                of_rates.setdefault(name, {})[metric] = spread
+    return of_rates, of_accuracies
 
 
 def _curve(name: str, points: Sequence[Result], metric: str) -> Curve:

@@ -15,6 +15,7 @@ from taskpress.evaluation.detection_metric import (
     coco_metrics,
     teacher_ground_truth,
 )
+from taskpress.evaluation.matching import Matches, match
 
 KEPT = ("ap", "ap50")
 NOTHING = dict.fromkeys(METRICS, math.nan)
@@ -64,6 +65,15 @@ class ObjectJudge:
         )
         own = coco_metrics(truth.teacher(), self.found, truth.ids, truth.categories)
         return {key: annotated[key] for key in KEPT} | {f"teacher_{key}": own[key] for key in KEPT}
+
+    def matches(self) -> dict[str, Matches]:
+        truth = self.truth
+        known = {"ap": truth.annotated, "teacher_ap": truth.teacher()}
+        return {
+            key: match(objects, self.found, truth.ids, truth.categories)
+            for key, objects in known.items()
+            if objects
+        }
 
 
 class InstanceTruth(ObjectTruth):

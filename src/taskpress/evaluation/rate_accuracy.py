@@ -168,8 +168,9 @@ def evaluate(
         pictures.append(Picture(id=sample.id, bits=8 * len(data), pixels=image.shape[0] * image.shape[1]))
 
     scores = _numbers(judge.scores())
+    matches = judge.matches()
     pixels = sum(picture.pixels for picture in pictures)
-    return Result.of_scores(
+    result = Result.of_scores(
         curve=coder.curve,
         codec=coder.name,
         codec_fingerprint=codec.fingerprint if codec is not None else None,
@@ -189,6 +190,8 @@ def evaluate(
         versions=versions(),
         pictures=pictures,
     )
+    result.matches = matches
+    return result
 
 
 def _samples(dataset: Dataset, limit: int | None, title: str, progress: bool) -> Iterator[Sample]:

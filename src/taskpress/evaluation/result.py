@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import io
 import json
 import platform
 import shlex
 import sys
+import zipfile
+import zlib
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from taskpress.coding.errors import DataError
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.encoder_size import EncoderSize
+from taskpress.evaluation.matching import Matches
 from taskpress.targets import Task
 from taskpress.version import __version__
 
@@ -78,6 +83,19 @@ class Result(BaseModel):
     command: str
     versions: dict[str, str]
     pictures: list[Picture] = Field(default_factory=list)
+    _matches: dict[str, Matches] = PrivateAttr(default_factory=dict)
+
+    @property
+    def matches(self) -> dict[str, Matches]:
+        """The fate of every detection, by `ap` and `teacher_ap`, for bootstrap intervals.
+
+        Kept in a file of its own, NAME.matches.npz beside NAME.json; empty where that is missing.
+        """
+        return self._matches
+
+    @matches.setter
+    def matches(self, matches: dict[str, Matches]) -> None:
+        self._matches = matches
 
     @model_validator(mode="before")
     @classmethod
@@ -120,13 +138,22 @@ class Result(BaseModel):
         """Writes the JSON at once or not at all; a picture a line keeps it short and easy to compare."""
         head = json.dumps(self.summary(), indent=1).removesuffix("\n}")
         pictures = ",\n  ".join(picture.model_dump_json() for picture in self.pictures)
+        if self._matches:
+            arrays = {
+                f"{key}.{name}": array
+                for key, matches in self._matches.items()
+                for name, array in matches.arrays().items()
+            }
+            buffer = io.BytesIO()
+            np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type] # not the keyword allow_pickle
+            atomic_write(_matches_path(path), buffer.getvalue())
         atomic_write(path, f'{head},\n "pictures": [\n  {pictures}\n ]\n}}\n'.encode())
 
     @classmethod
     def read(cls, path: Path) -> Result:
         """Raises DataError naming the file and the first field that does not fit."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            result = cls.model_validate_json(path.read_bytes())
         except OSError as error:
             raise DataError(
                 f"{path}: cannot be read ({error.strerror}); is it a result of `evaluate`?"
@@ -138,6 +165,28 @@ class Result(BaseModel):
                 f"{path}: not a result file: {field}: {first['msg']}; "
                 "write one with `taskpress evaluate` or `anchor`"
             ) from None
+        result.matches = _read_matches(_matches_path(path))
+        return result
+
+
+def _matches_path(path: Path) -> Path:
+    return path.with_name(f"{path.stem}.matches.npz")
+
+
+def _read_matches(path: Path) -> dict[str, Matches]:
+    if not path.exists():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            names = {name.partition(".")[0] for name in stored.files}
+            return {
+                key: Matches.from_arrays(
+                    {n.partition(".")[2]: stored[n] for n in stored.files if n.startswith(f"{key}.")}
+                )
+                for key in sorted(names)
+            }
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{path}: damaged ({error}); remove it to do without intervals") from None
 
 
 def command_line() -> str:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from taskpress.datasets.dataset import Dataset, Sample
 from taskpress.detections import Detections
+from taskpress.evaluation.matching import Matches
 from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import Task
 
@@ -20,6 +21,10 @@ class Judge(Protocol):
 
     def scores(self) -> dict[str, float]:
         """By the keys of `evaluation.metrics`, 0 ... 100; NaN for what nothing is known about."""
+        ...
+
+    def matches(self) -> dict[str, Matches]:
+        """What bootstrap intervals are made of, by the keys of box AP; empty for tasks without boxes."""
         ...
 
 

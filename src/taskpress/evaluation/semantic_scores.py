@@ -11,6 +11,7 @@ from torch import Tensor
 from taskpress.coding.errors import DataError
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category, Detections
+from taskpress.evaluation.matching import Matches
 from taskpress.evaluation.same_categories import match_categories
 from taskpress.targets import UNCOUNTED, SemanticMap
 
@@ -90,6 +91,9 @@ class SemanticJudge:
                 )
             annotated = truth.translation[sample.annotations.labels.long()]
             self.annotated += confusion(annotated, found.labels, truth.classes)
+
+    def matches(self) -> dict[str, Matches]:
+        return {}
 
     def scores(self) -> dict[str, float]:
         return {"miou": mean_iou(self.annotated), "teacher_miou": mean_iou(self.teacher)}

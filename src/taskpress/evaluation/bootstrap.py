@@ -1,0 +1,75 @@
+"""How far figures would move with other pictures: percentile intervals of the bootstrap (Efron 1979).
+
+Pictures are drawn with replacement, the same draws for all coders, so that differences are paired: what is
+hard about a picture is hard for both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from taskpress.evaluation.bd_rate import Curve, bd_rate
+from taskpress.evaluation.matching import precisions
+from taskpress.evaluation.result import Result
+
+LEVEL = 95.0
+DRAWS = 1000
+
+
+class Interval(NamedTuple):
+    """low, high: between them lie 95 % of the draws that have a value; undefined: share of those without."""
+
+    low: float
+    high: float
+    undefined: float
+
+
+class Sampled(NamedTuple):
+    """An operating point under R draws: bits per pixel and accuracy, [R] each; NaN where there is none."""
+
+    rates: NDArray
+    accuracies: NDArray
+
+
+def draws(images: int, count: int, seed: int = 0) -> NDArray[np.int64]:
+    """[count, images]: how often each picture is taken; every row sums to `images`."""
+    return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=count)
+
+
+def sample(result: Result, metric: str, weights: NDArray) -> Sampled | None:
+    """An operating point under the draws `weights` [R, images]; None where its matches were not kept.
+
+    metric: "ap" or "teacher_ap"
+    """
+    matches = result.matches.get(metric)
+    if matches is None:
+        return None
+    bits, pixels = np.array([(picture.bits, picture.pixels) for picture in result.pictures], np.float64).T
+    return Sampled((weights @ bits) / (weights @ pixels), precisions(matches, weights)[0])
+
+
+def interval(values: NDArray) -> Interval | None:
+    """Of [R] values; None where no draw has one."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return None
+    low, high = np.percentile(known, [50 - LEVEL / 2, 50 + LEVEL / 2])
+    return Interval(float(low), float(high), 1 - len(known) / len(values))
+
+
+def bd_rates(anchor: Sequence[Sampled], test: Sequence[Sampled]) -> NDArray:
+    """[R]: the BD-rate of each draw, percent; NaN where its curves do not overlap."""
+    values = []
+    for draw in range(len(anchor[0].rates)):
+        value = bd_rate(_curve("anchor", anchor, draw), _curve("test", test, draw)).value
+        values.append(np.nan if value is None else value)
+    return np.array(values)
+
+
+def _curve(name: str, points: Sequence[Sampled], draw: int) -> Curve:
+    drawn = [(point.rates[draw], point.accuracies[draw]) for point in points]
+    return Curve(name, [(rate, accuracy) for rate, accuracy in drawn if not np.isnan(accuracy)])
