@@ -145,6 +145,21 @@ def test_estimate_trains(codec: Codec) -> None:
         assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
+def test_straight_through_shows_what_is_coded_and_keeps_rate_and_gradients(codec: Codec) -> None:
+    codec = copy.deepcopy(codec).train()
+    batch = torch.rand(1, 3, 64, 64)
+    estimates = []
+    for straight_through in (False, True):
+        torch.manual_seed(4)
+        estimates.append(codec.estimate(batch, straight_through=straight_through))
+    noisy, rounded = estimates
+    assert torch.equal(rounded.latent, codec.model.g_a(batch).round())
+    assert torch.equal(rounded.rate, noisy.rate)
+    torch.testing.assert_close(rounded.x_hat, codec.model.g_s(rounded.latent))
+    (gradient,) = torch.autograd.grad(rounded.latent.sum(), next(codec.model.g_a.parameters()))
+    assert gradient.abs().sum() > 0, "rounding ends the gradient"
+
+
 def test_mixed_precision_leaves_the_rate_alone(lively, picture) -> None:
     codec = copy.deepcopy(lively("cheng2020-attention")).train()
     batch = to_tensor(picture(64, 64))[None]

@@ -87,6 +87,16 @@ def test_loss_is_equation_1(
     assert parts == pytest.approx(task)
 
 
+def test_alpha_falls_along_a_cosine(batch: Batch, estimate: Estimate) -> None:
+    aux = 2 * 16 * 0.125 + 0.5
+    for schedule, shares in {"constant": (1, 1, 1), "cosine": (1, 0.5, 0)}.items():
+        objective = Objective(ObjectiveConfig(alpha=0.2, alpha_schedule=schedule), 0.7, Known())
+        for done, share in zip((0.0, 0.5, 1.0), shares, strict=True):
+            objective.progress(done)
+            loss = objective(batch, estimate, Constant())["loss"].item()
+            assert loss == pytest.approx(0.7 * (0.75 + share * 0.2 * aux) + 0.4, rel=1e-5)
+
+
 def test_mse_alone_needs_no_recognizer(batch: Batch, estimate: Estimate) -> None:
     terms = Objective(ObjectiveConfig(task="none", mse=1.0), 0.01, None)(batch, estimate, None)
     assert terms["loss"].item() == pytest.approx(0.01 * 255**2 * 0.0625 + 0.4, rel=1e-5)

@@ -217,10 +217,13 @@ class Codec(nn.Module):
             decision = self.allocator(pad(as_pixels(image)[None].to(self._device)))
         return decision.levels[0].cpu().numpy()
 
-    def estimate(self, batch: Tensor, explore: torch.Generator | None = None) -> Estimate:
+    def estimate(
+        self, batch: Tensor, explore: torch.Generator | None = None, straight_through: bool = False
+    ) -> Estimate:
         """Codes without bytes. `batch` is [B, 3, H, W] float in [0, 1], any H and W from 1 up.
 
-        In training mode quantization is additive uniform noise, and everything is differentiable. In
+        In training mode quantization is additive uniform noise, and everything is differentiable;
+        `straight_through`: the picture and `latent` come of rounding, only the rate of noise. In
         evaluation mode the latent is exactly what `decode` would find, the rate what `encode` would spend
         (within 1 % and the few bytes of the header); gradients end at the rounding. With a generator (on the
         CPU), an allocator draws from it what it would else decide by the likeliest.
@@ -232,7 +235,7 @@ class Codec(nn.Module):
         height, width = batch.shape[-2:]
         if self.training:
             y, decision = self._analyze(pad(batch), explore)
-            out = self.model.code(y, decision.gain if decision is not None else None)
+            out = self.model.code(y, decision.gain if decision is not None else None, straight_through)
         else:
             with torch.no_grad():
                 y, decision = self._analyze(pad(batch), explore)

@@ -20,6 +20,11 @@ def add_noise(x: Tensor) -> Tensor:
     return x + torch.empty_like(x).uniform_(-0.5, 0.5)
 
 
+def round_straight_through(x: Tensor) -> Tensor:
+    """round(x), whose gradient is that of x."""
+    return x + (torch.round(x) - x).detach()
+
+
 def at_least_float32(x: Tensor) -> Tensor:
     """Undoes what mixed precision does to a layer's output: eight bits of mantissa code no probability."""
     return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x

@@ -16,6 +16,7 @@ from taskpress.coding.entropy_models import (
     GaussianConditional,
     add_noise,
     at_least_float32,
+    round_straight_through,
 )
 from taskpress.coding.layers import (
     GDN,
@@ -97,11 +98,13 @@ class HyperpriorModel(nn.Module):
         """
         return self.code(at_least_float32(self.g_a(x)))
 
-    def code(self, y: Tensor, gain: Tensor | None = None) -> Output:
+    def code(self, y: Tensor, gain: Tensor | None = None, straight_through: bool = False) -> Output:
         """`forward` from the latent on: y [B, M, h, w] as it is quantized.
 
         `gain` [B, M, h, w] is what y was multiplied by for a finer or coarser quantization: the synthesis
-        gets, and "y_hat" is, ŷ divided by it.
+        gets, and "y_hat" is, ŷ divided by it. `straight_through`: while training, the synthesis gets, and
+        "y_hat" is, y rounded, with the gradient of y itself; the rate keeps the noise, without which it would
+        have no gradient of use (Minnen and Singh, “Channel-wise autoregressive entropy models”, 2020).
         """
         z_hat, z_likelihoods = self.entropy_bottleneck(at_least_float32(self.h_a(y)))
         params = self.h_s(z_hat)
@@ -115,6 +118,8 @@ class HyperpriorModel(nn.Module):
             y_hat, y_likelihoods = self.gaussian_conditional(y, scales, means)
             if self.context_prediction is not None:
                 y_hat = torch.round(y)
+        if self.training and straight_through:
+            y_hat = round_straight_through(y)
         decoded = y_hat if gain is None else y_hat / gain
         return {
             "x_hat": at_least_float32(self.g_s(decoded)),

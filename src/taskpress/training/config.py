@@ -61,8 +61,16 @@ class ObjectiveConfig(Section):
     )
     feature_weight: float = Field(1.0, ge=0, description="share of the feature term in L_task")
     alpha: float = Field(0.0, ge=0, description="α: weight of the auxiliary loss; 0 builds no branch")
+    alpha_schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: α falls to 0 over the training"
+    )
     auxiliary: BranchName = Field("detection", description="branch; it must fit the recognizer's task")
     auxiliary_width: int = Field(64, ge=8)
+    quantization: Literal["noise", "straight-through"] = Field(
+        "noise",
+        description="the latent that synthesis and branch see in training: with noise, or rounded with the "
+        "gradient of the unrounded; the rate always keeps the noise",
+    )
     mse: float = Field(0.0, ge=0, description="share of 255² x mean squared error added to L_task")
     roi_weight: float = Field(
         1.0, gt=0, description="weight of squared errors inside the teacher's boxes, in the term `mse`"

@@ -53,6 +53,7 @@ class CodecTraining(lightning.LightningModule):
                 recognizer.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        self.objective.progress(self.global_step / self.steps)
         baseline = explore = None
         if self.config.objective.allocation == "semantic":
             # What the likeliest levels earn; then some are drawn, by chance that is no function of the noise.
@@ -74,7 +75,8 @@ class CodecTraining(lightning.LightningModule):
     def _judge(self, batch: Batch, explore: torch.Generator | None) -> tuple[dict[str, Tensor], Estimate]:
         # Noise depends on (seed, step) alone: equal for the arms that are compared, and after a resume.
         torch.manual_seed(self._step_seed)
-        estimate = self.codec.estimate(batch.images, explore)
+        rounded = self.config.objective.quantization == "straight-through"
+        estimate = self.codec.estimate(batch.images, explore, straight_through=rounded)
         branches = iter(self.further_branches)
         further = [next(branches) if there else None for there in self._places]
         return self.objective(batch, estimate, self.branch, further), estimate  # type: ignore[arg-type]

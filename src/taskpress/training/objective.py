@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -33,6 +34,8 @@ class Objective:
     recognizer: frozen; judges the decoded image; None for MSE only
     weight:     of its losses, where there are further recognizers
     further:    more of them: L = λ Σ weight · (L_task + α L_aux) + R over all
+
+    `alpha` is α as it is now; `progress` sets it by the schedule.
     """
 
     def __init__(
@@ -43,8 +46,13 @@ class Objective:
         weight: float = 1.0,
         further: Sequence[Weighted] = (),
     ) -> None:
-        self.config, self.rate = config, rate
+        self.config, self.rate, self.alpha = config, rate, config.alpha
         self.recognizers = [] if recognizer is None else [Weighted(recognizer, weight), *further]
+
+    def progress(self, done: float) -> None:
+        """Tells how much of the training is done, 0…1: a cosine schedule lowers α from its value to 0."""
+        if self.config.alpha_schedule == "cosine":
+            self.alpha = self.config.alpha * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
 
     def __call__(
         self,
@@ -80,7 +88,7 @@ class Objective:
                     total = weight * torch.stack(list(values.values())).sum()
                     sums[kind] = sums[kind] + total if kind in sums else total
                 parts |= {f"{kind}/{number}{name}": value for name, value in values.items()}
-        weighted = weighted + sums.get("task", 0.0) + config.alpha * sums.get("aux", 0.0)
+        weighted = weighted + sums.get("task", 0.0) + self.alpha * sums.get("aux", 0.0)
         return {**terms, **sums, "loss": self.rate * weighted + terms["rate"], **parts}
 
     def latent_gradients(self, terms: dict[str, Tensor], latent: Tensor) -> dict[str, Tensor]:
@@ -97,7 +105,7 @@ class Objective:
         if "task" in terms:
             pulls["task"] = pulls["task"] + self.rate * terms["task"]
         if "aux" in terms:
-            pulls["aux"] = self.rate * config.alpha * terms["aux"]
+            pulls["aux"] = self.rate * self.alpha * terms["aux"]
         found = {}
         for name, pull in pulls.items():
             (gradient,) = torch.autograd.grad(pull, latent, retain_graph=True, allow_unused=True)
