@@ -37,7 +37,7 @@ from typing import NamedTuple
 import google_crc32c
 
 from taskpress.coding.errors import BitstreamError
-from taskpress.coding.grid import MAX_SIDE_UNITS, UNIT, Grid
+from taskpress.coding.grid import MAX_TILE_UNITS, UNIT, Grid
 
 MAGIC = b"TPC"
 WHOLE = 2
@@ -170,7 +170,7 @@ def _unpack_tiles(data: bytes) -> tuple[Header, bytes]:
     height, at = _read_varint(data, at, "height")
     units, at = _read_varint(data, at, "tile side")
     _check_pixels(width, height)
-    if not 1 <= units <= MAX_SIDE_UNITS:
+    if not 1 <= units <= MAX_TILE_UNITS:
         raise BitstreamError(
             f"the bitstream claims tiles of {units * UNIT} pixels a side, which there are not"
         )

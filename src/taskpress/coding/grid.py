@@ -4,11 +4,11 @@ A square grid from the upper left corner; tiles of the last column and row are w
 multiple of 64, so every tile is padded and coded as a picture of its size would be.
 """
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 UNIT = 64
-MAX_SIDE_UNITS = 1024
+MAX_TILE_UNITS = 1024
 
 
 class Box(NamedTuple):
@@ -27,26 +27,42 @@ class Box(NamedTuple):
     def height(self) -> int:
         return self.bottom - self.top
 
-    def overlaps(self, other: "Box") -> bool:
-        """Whether they share a pixel."""
-        return (
-            self.left < other.right
-            and other.left < self.right
-            and self.top < other.bottom
-            and other.top < self.bottom
-        )
-
-    def grown(self, margin: int, limit: "Box") -> "Box":
-        """Larger by `margin` to all sides, but not beyond `limit`."""
+    def within(self, other: "Box") -> "Box":
+        """What both cover; empty (no width or no height, or less) where that is nothing."""
         return Box(
-            max(self.left - margin, limit.left),
-            max(self.top - margin, limit.top),
-            min(self.right + margin, limit.right),
-            min(self.bottom + margin, limit.bottom),
+            max(self.left, other.left),
+            max(self.top, other.top),
+            min(self.right, other.right),
+            min(self.bottom, other.bottom),
+        )
+
+    def grown(self, margin: int) -> "Box":
+        """Larger by `margin` to all sides."""
+        return Box(self.left - margin, self.top - margin, self.right + margin, self.bottom + margin)
+
+    def moved(self, right: int, down: int) -> "Box":
+        """The same box elsewhere."""
+        return Box(self.left + right, self.top + down, self.right + right, self.bottom + down)
+
+    def outward(self, step: int) -> "Box":
+        """The smallest box around it whose sides lie on multiples of `step`."""
+        return Box(
+            self.left // step * step,
+            self.top // step * step,
+            -(-self.right // step) * step,
+            -(-self.bottom // step) * step,
+        )
+
+    def slices(self, step: int = 1) -> tuple[slice, slice]:
+        """(rows, columns) of an array with a cell for each step × step pixels; sides are multiples of it."""
+        return (
+            slice(self.top // step, self.bottom // step),
+            slice(self.left // step, self.right // step),
         )
 
 
-class Grid(NamedTuple):
+@dataclass(frozen=True)
+class Grid:
     """The tiles of a picture of width × height pixels; `side` in pixels."""
 
     width: int
@@ -75,6 +91,10 @@ class Grid(NamedTuple):
         row, column = divmod(number, self.columns)
         return f"tile {number} (column {column}, row {row})"
 
-    def touched(self, region: Box) -> Iterator[int]:
+    def touched(self, region: Box) -> list[int]:
         """The numbers of the tiles that share pixels with a region."""
-        return (number for number in range(len(self)) if self.box(number).overlaps(region))
+        return [
+            row * self.columns + column
+            for row in range(region.top // self.side, -(-min(region.bottom, self.height) // self.side))
+            for column in range(region.left // self.side, -(-min(region.right, self.width) // self.side))
+        ]

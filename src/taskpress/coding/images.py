@@ -8,12 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from taskpress.coding.bitstream import MAX_PIXELS, MAX_SIDE
 from taskpress.coding.errors import ImageError
 from taskpress.coding.files import atomic_write
+from taskpress.coding.grid import Box
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 CONVERTED_MODES = ("RGB", "L", "1", "P", "PA", "RGBA", "LA", "RGBX", "RGBa", "La")
@@ -123,14 +125,43 @@ def resize_long_side(array: np.ndarray, long_side: int) -> np.ndarray:
     return np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
 
 
-def as_pixels(image: Image.Image | np.ndarray | Tensor) -> Tensor:
-    """float32 [3, H, W] in [0, 1] of whatever `Codec.encode` takes; ImageError for anything else."""
+class Picture:
+    """A picture as it came, uint8 [H, W, 3] or float32 [3, H, W], of which windows become tensors.
+
+    So that a large picture is never held as floats as a whole.
+    """
+
+    def __init__(self, pixels: np.ndarray | Tensor) -> None:
+        self._pixels = pixels
+        shape = pixels.shape[:2] if isinstance(pixels, np.ndarray) else pixels.shape[1:]
+        self.height, self.width = int(shape[0]), int(shape[1])
+
+    @property
+    def box(self) -> Box:
+        return Box(0, 0, self.width, self.height)
+
+    def window(self, box: Box) -> Tensor:
+        """float32 [1, 3, h, w] in [0, 1] of a box that begins at 0 or right and below of it.
+
+        Below and to the right of the picture its last row and column are repeated.
+        """
+        left, top = min(box.left, self.width - 1), min(box.top, self.height - 1)
+        rows, columns = Box(left, top, box.right, box.bottom).within(self.box).slices()
+        if isinstance(self._pixels, np.ndarray):
+            inside = to_tensor(self._pixels[rows, columns])
+        else:
+            inside = self._pixels[:, rows, columns]
+        missing = (0, box.width - inside.shape[2], 0, box.height - inside.shape[1])
+        return F.pad(inside[None], missing, mode="replicate")
+
+
+def open_picture(image: Image.Image | np.ndarray | Tensor) -> Picture:
+    """Whatever `Codec.encode` takes; ImageError for anything else."""
     if isinstance(image, Image.Image):
         image = from_pil(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ImageError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-        image = to_tensor(image)
     elif isinstance(image, Tensor):
         if not image.is_floating_point() or image.dim() != 3 or image.shape[0] != 3:
             raise ImageError(f"a tensor must be float [3, H, W], not {image.dtype} {list(image.shape)}")
@@ -141,9 +172,10 @@ def as_pixels(image: Image.Image | np.ndarray | Tensor) -> Tensor:
         raise ImageError(
             f"a picture is a PIL.Image, a numpy array or a torch tensor, not {type(image).__name__}"
         )
-    height, width = image.shape[1:]
-    if not image.numel():
+    picture = Picture(image)
+    height, width = picture.height, picture.width
+    if not height * width:
         raise ImageError(f"the picture has no pixels ({width}×{height})")
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         raise ImageError(f"{width}×{height} pixels are too many for one bitstream; split the picture")
-    return image
+    return picture
