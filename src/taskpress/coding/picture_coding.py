@@ -4,8 +4,8 @@
     payloads ──► each: entropy coding ──► ŷ of the tile ──► joined ──► g_s ──► pixels
 
 Only the latent is cut. Both transforms run over the picture as if it were in one piece (strips.py), so there
-is no seam in the pixels. A tile's latent needs no other tile to be decoded; the price is that its hyper-latent
-and its context begin anew. Its pixels depend on its neighbours' latents as they would without tiles.
+is no seam in the pixels. A tile's latent needs no other tile to be decoded; the price is a hyper-latent and a
+context that begin anew. Its pixels depend on its neighbours' latents as they would without tiles.
 """
 
 from collections.abc import Iterator
@@ -84,20 +84,17 @@ class PictureCoder:
         header, payloads = self._opened(data)
         box = region_of(header, region)
         array = np.empty((box.height, box.width, 3), dtype=np.uint8)
-        with torch.inference_mode():
-            for piece, pixels in self._pixels(header, payloads, box):
-                array[piece.moved(-box.left, -box.top).slices()] = to_array(pixels)
+        for piece, pixels in self._pixels(header, payloads, box):
+            array[piece.moved(-box.left, -box.top).slices()] = to_array(pixels)
         return array
 
     def decode_to_tensor(self, data: bytes, region: tuple[int, int, int, int] | None) -> Tensor:
         """float32 [3, H, W] in [0, 1], on the model's device."""
         header, payloads = self._opened(data)
         box = region_of(header, region)
-        # Made outside of inference mode, so that the caller may use it for anything.
         tensor = torch.empty(3, box.height, box.width, device=self._device)
-        with torch.inference_mode():
-            for piece, pixels in self._pixels(header, payloads, box):
-                tensor[(..., *piece.moved(-box.left, -box.top).slices())] = pixels.clamp(0, 1)
+        for piece, pixels in self._pixels(header, payloads, box):
+            tensor[(..., *piece.moved(-box.left, -box.top).slices())] = pixels.clamp(0, 1)
         return tensor
 
     def _opened(self, data: bytes) -> tuple[Header, bytes]:
@@ -108,11 +105,13 @@ class PictureCoder:
             )
         return header, payloads
 
+    @torch.no_grad()
     def _pixels(self, header: Header, payloads: bytes, region: Box) -> Iterator[tuple[Box, Tensor]]:
         """What `synthesize` yields, of a region."""
         picture = Box(0, 0, header.width, header.height)
         seen = needed(self.model.g_s, region, picture)
-        return synthesize(self.model.g_s, self._latent(header, payloads, seen), seen, region, picture)
+        latent = self._latent(header, payloads, seen)
+        yield from synthesize(self.model.g_s, latent, seen, region, picture)
 
     def _latent(self, header: Header, payloads: bytes, seen: Box) -> Tensor:
         """The decoded latent, float32 [1, M, h, w], of the pixels `seen`."""
@@ -131,12 +130,8 @@ class PictureCoder:
 
         def fill(number: int) -> None:
             box = grid.box(number).outward(UNIT)
-            rows, columns = box.height // CELL, box.width // CELL
             try:
-                tile = self.coder.decode(coded[number], rows, columns)[None].to(self._device)
-                if self.allocator is not None:
-                    levels = torch.from_numpy(read_levels(sections[number], rows, columns, self._levels))
-                    tile = tile / self.allocator.gains(levels[None].to(self._device))
+                tile = self._tile(coded[number], sections.get(number), box)
             except BitstreamError as error:
                 if not header.side:
                     raise
@@ -145,9 +140,18 @@ class PictureCoder:
             source, target = (shared.moved(-b.left, -b.top).slices(CELL) for b in (box, seen))
             latent[(..., *target)] = tile[(..., *source)]
 
-        with torch.inference_mode():
-            in_parallel(fill, list(coded))
+        in_parallel(fill, list(coded))
         return latent
+
+    @torch.inference_mode()
+    def _tile(self, payload: bytes, section: bytes | None, box: Box) -> Tensor:
+        """The decoded latent [1, M, h, w] of a tile that fills a box."""
+        rows, columns = box.height // CELL, box.width // CELL
+        latent = self.coder.decode(payload, rows, columns)[None].to(self._device)
+        if self.allocator is None or section is None:
+            return latent
+        levels = torch.from_numpy(read_levels(section, rows, columns, self._levels))
+        return latent / self.allocator.gains(levels[None].to(self._device))
 
     def _allocated(self, y: Tensor, picture: Picture, box: Box) -> tuple[Tensor, Decision | None]:
         """A tile's latent as it is quantized, and what the allocator decided of it."""
