@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import nn
 
 from taskpress.coding.codec import Codec
@@ -23,7 +24,7 @@ from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset, Sample
 from taskpress.detections import Detections
 from taskpress.evaluation.encoder_size import MapUse, encoder_size, use_map
-from taskpress.evaluation.result import Picture, Result, command_line, versions
+from taskpress.evaluation.result import Picture, Result, TrainedAs, command_line, versions
 from taskpress.evaluation.scoring import Truth, open_truth
 from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import Target
@@ -63,6 +64,14 @@ class CodecCoder:
     def decode(self, data: bytes) -> Pixels:
         pixels: Pixels = self.codec.decode(data, as_="numpy")
         return pixels
+
+
+def trained_as(codec: Codec) -> TrainedAs | None:
+    """From the card of a codec; None where it tells of no training of ours."""
+    try:
+        return TrainedAs.model_validate(codec.card.get("config"))
+    except ValidationError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,7 @@ def evaluate(
         curve=coder.curve,
         codec=coder.name,
         codec_fingerprint=codec.fingerprint if codec is not None else None,
+        training=trained_as(codec) if codec is not None else None,
         recognizer=recognizer.name,
         recognizer_fingerprint=recognizer.fingerprint,
         dataset=dataset.name,

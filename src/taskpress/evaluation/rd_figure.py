@@ -12,6 +12,7 @@ from taskpress.coding.files import atomic_write
 from taskpress.evaluation.compare import Comparison
 from taskpress.evaluation.metrics import Metric
 from taskpress.evaluation.result import Result
+from taskpress.evaluation.seeds import OperatingPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,7 +34,10 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
 
 
 def rd_figure(comparison: Comparison) -> bytes:
-    """PNG with a panel per metric: accuracy over bits per pixel, one line per curve, uncompressed dashed."""
+    """PNG with a panel per metric: accuracy over bits per pixel, one line per curve, uncompressed dashed.
+
+    Of a curve with several seeds each one is drawn lightly and the means in full.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -62,18 +66,28 @@ def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
 
     rates = [rate for rate, _ in _points(comparison.curves, metric.key)]
     for index, (name, results) in enumerate(comparison.curves.items()):
-        points = _points({name: results}, metric.key)
+        repeats = comparison.repeats[name]
+        colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
+        several = len(repeats.by_seed) > 1
+        if several:
+            for points in repeats.by_seed.values():
+                ax.plot(*_line(points, metric), color=colour, alpha=0.35, linewidth=0.7, linestyle="-")
+            seeds = _columns(_points({name: results}, metric.key))
+            ax.scatter(
+                *seeds, s=40, marker=marker, facecolors="none", edgecolors=colour, alpha=0.55, linewidths=0.9
+            )
+        label = f"{name}, mean of {len(repeats.by_seed)} seeds" if several else name
+        anchor = name == comparison.anchor and len(comparison.curves) > 1
         ax.plot(
-            [rate for rate, _ in points],
-            [score for _, score in points],
-            color=_COLOURS[index % len(_COLOURS)],
-            marker=_MARKERS[index % len(_MARKERS)],
+            *_line(repeats.points, metric),
+            color=colour,
+            marker=marker,
             linestyle=_DASHES[(index // len(_COLOURS)) % len(_DASHES)],
-            linewidth=1.8,
-            markersize=5.5,
+            linewidth=1.4 if several else 1.8,
+            markersize=3.5 if several else 5.5,
             markeredgecolor="white",
             markeredgewidth=0.6,
-            label=f"{name} (anchor)" if name == comparison.anchor and len(comparison.curves) > 1 else name,
+            label=f"{label} (anchor)" if anchor else label,
         )
     limits = (result.uncompressed_scores.get(metric.key) for result in _all(comparison.curves))
     limit = next((score for score in limits if score is not None), None)
@@ -81,7 +95,7 @@ def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
         ax.axhline(limit, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="uncompressed", zorder=0)
     if rates and max(rates) > 6 * min(rates):
         ax.set_xscale("log")
-        steps = [1, 2, 3, 5, 7] if max(rates) < 30 * min(rates) else [1]
+        steps = [1, 2, 3, 5, 7] if max(rates) < 30 * min(rates) else [1, 2, 5]
         from matplotlib.ticker import LogLocator
 
         ax.xaxis.set_major_locator(LogLocator(subs=steps))
@@ -100,6 +114,16 @@ def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
 
 def _all(curves: dict[str, list[Result]]) -> list[Result]:
     return [result for results in curves.values() for result in results]
+
+
+def _line(points: Sequence[OperatingPoint], metric: Metric) -> tuple[list[float], list[float]]:
+    """Rates and scores of the points that have a score; means where seeds are several."""
+    scored = [(point.bpp.mean, score.mean) for point in points if (score := point.score(metric.key))]
+    return _columns(scored)
+
+
+def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [first for first, _ in pairs], [second for _, second in pairs]
 
 
 def _points(curves: dict[str, list[Result]], metric: str) -> Sequence[tuple[float, float]]:

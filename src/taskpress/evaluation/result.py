@@ -45,6 +45,13 @@ class Picture(BaseModel):
     pixels: int
 
 
+class TrainedAs(BaseModel):
+    """What tells repetitions of one training apart: its seed, and its λ as `rate` in the preset."""
+
+    seed: int
+    rate: float
+
+
 class Result(BaseModel):
     """Rate and accuracy of one coder on one data set. Scores are 0 ... 100, null where nothing is annotated.
 
@@ -52,7 +59,8 @@ class Result(BaseModel):
     metric of the task (`evaluation.metrics`): teacher_* against what the recognizer itself saw in the
     uncompressed pictures, the others against the annotations. uncompressed_* is the recognizer on the resized
     pictures without any coding. ap, ap50, teacher_ap, teacher_ap50 and their uncompressed_* repeat box AP,
-    where the task has it: files of before there was a second task hold nothing else.
+    where the task has it: files of before there was a second task hold nothing else. `training` is null for
+    coders that were not trained here, and in older files.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -61,6 +69,7 @@ class Result(BaseModel):
     curve: str
     codec: str
     codec_fingerprint: str | None = None
+    training: TrainedAs | None = None
     recognizer: str
     recognizer_fingerprint: str | None = None
     dataset: str
