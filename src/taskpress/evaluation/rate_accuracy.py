@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,6 +24,7 @@ from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset, Sample
 from taskpress.detections import Detections
 from taskpress.evaluation.encoder_size import MapUse, encoder_size, use_map
+from taskpress.evaluation.progress import tracked
 from taskpress.evaluation.result import Picture, Result, TrainedAs, command_line, versions
 from taskpress.evaluation.scoring import Truth, open_truth
 from taskpress.recognition.protocol import Recognizer
@@ -210,13 +211,7 @@ def _samples(dataset: Dataset, limit: int | None, title: str, progress: bool) ->
         raise DataError(
             f"data set {dataset.name!r}: no picture to evaluate (it has {len(dataset)}, limit {limit})"
         )
-    indices: Iterable[int] = range(count)
-    if progress:
-        from rich.console import Console
-        from rich.progress import track
-
-        indices = track(indices, title, total=count, console=Console(stderr=True), transient=True)
-    for index in indices:
+    for index in tracked(range(count), title if progress else None):
         yield dataset[index]
 
 

@@ -4,23 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.compare import Comparison
+from taskpress.evaluation.curve_drawing import draw_curve, rate_axis
 from taskpress.evaluation.metrics import Metric
 from taskpress.evaluation.result import Result
-from taskpress.evaluation.seeds import OperatingPoint
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# Okabe and Ito's palette, readable with any colour vision; marker and dash repeat the distinction in grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES = ("-", "--", "-.", ":")
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
@@ -43,7 +37,7 @@ def rd_figure(comparison: Comparison) -> bytes:
 
     # The teacher's labels are the steadier measure on few pictures, so they come first.
     ordered = sorted(comparison.metrics, key=lambda metric: not metric.key.startswith("teacher_"))
-    panels = [metric for metric in ordered if _points(comparison.curves, metric.key)] or ordered[:1]
+    panels = [metric for metric in ordered if _rates(comparison.curves, metric)] or ordered[:1]
     figure = Figure(figsize=(5.6 * len(panels), 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
@@ -62,69 +56,21 @@ def rd_figure(comparison: Comparison) -> bytes:
 
 
 def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
-
-    rates = [rate for rate, _ in _points(comparison.curves, metric.key)]
-    for index, (name, results) in enumerate(comparison.curves.items()):
-        repeats = comparison.repeats[name]
-        colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
-        several = len(repeats.by_seed) > 1
-        if several:
-            for points in repeats.by_seed.values():
-                ax.plot(*_line(points, metric), color=colour, alpha=0.35, linewidth=0.7, linestyle="-")
-            seeds = _columns(_points({name: results}, metric.key))
-            ax.scatter(
-                *seeds, s=40, marker=marker, facecolors="none", edgecolors=colour, alpha=0.55, linewidths=0.9
-            )
-        label = f"{name}, mean of {len(repeats.by_seed)} seeds" if several else name
+    for index, (name, repeats) in enumerate(comparison.repeats.items()):
         anchor = name == comparison.anchor and len(comparison.curves) > 1
-        ax.plot(
-            *_line(repeats.points, metric),
-            color=colour,
-            marker=marker,
-            linestyle=_DASHES[(index // len(_COLOURS)) % len(_DASHES)],
-            linewidth=1.4 if several else 1.8,
-            markersize=3.5 if several else 5.5,
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            label=f"{label} (anchor)" if anchor else label,
-        )
+        draw_curve(ax, index, f"{name} (anchor)" if anchor else name, repeats, metric.key)
     limits = (result.uncompressed_scores.get(metric.key) for result in _all(comparison.curves))
     limit = next((score for score in limits if score is not None), None)
     if limit is not None:
         ax.axhline(limit, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="uncompressed", zorder=0)
-    if rates and max(rates) > 6 * min(rates):
-        ax.set_xscale("log")
-        steps = [1, 2, 3, 5, 7] if max(rates) < 30 * min(rates) else [1, 2, 5]
-        from matplotlib.ticker import LogLocator
-
-        ax.xaxis.set_major_locator(LogLocator(subs=steps))
-        ax.xaxis.set_major_formatter(ScalarFormatter())
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    elif rates:
-        ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    rate_axis(ax, _rates(comparison.curves, metric), "bits per pixel, real files")
     ax.set_title(metric.title, fontsize=10)
-    ax.set_xlabel("bits per pixel, real files")
     ax.set_ylabel(metric.axis)
-    ax.grid(color="0.9", linewidth=0.7)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _all(curves: dict[str, list[Result]]) -> list[Result]:
     return [result for results in curves.values() for result in results]
 
 
-def _line(points: Sequence[OperatingPoint], metric: Metric) -> tuple[list[float], list[float]]:
-    """Rates and scores of the points that have a score; means where seeds are several."""
-    scored = [(point.bpp.mean, score.mean) for point in points if (score := point.score(metric.key))]
-    return _columns(scored)
-
-
-def _columns(pairs: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
-    return [first for first, _ in pairs], [second for _, second in pairs]
-
-
-def _points(curves: dict[str, list[Result]], metric: str) -> Sequence[tuple[float, float]]:
-    return [(r.bpp, score) for r in _all(curves) if (score := r.scores.get(metric)) is not None]
+def _rates(curves: dict[str, list[Result]], metric: Metric) -> list[float]:
+    return [result.bpp for result in _all(curves) if result.scores.get(metric.key) is not None]

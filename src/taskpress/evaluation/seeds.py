@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from taskpress.coding.errors import DataError
-from taskpress.evaluation.result import Result
+from taskpress.evaluation.result import TrainedAs
 
 
 class Spread(NamedTuple):
@@ -18,6 +18,17 @@ class Spread(NamedTuple):
     deviation: float | None
 
 
+class Measured(Protocol):
+    """What was measured of a codec on a data set: `Result`, or `Share` of bits inside boxes."""
+
+    codec: str
+    training: TrainedAs | None
+    bpp: float
+
+    @property
+    def scores(self) -> Mapping[str, float | None]: ...
+
+
 @dataclass(frozen=True)
 class OperatingPoint:
     """A codec at one λ, once for each seed; a coder that is not trained, or once, is a single result.
@@ -25,7 +36,7 @@ class OperatingPoint:
     results: in order of seed
     """
 
-    results: tuple[Result, ...]
+    results: tuple[Measured, ...]
 
     @property
     def bpp(self) -> Spread:
@@ -52,7 +63,7 @@ class Repeats:
     note: str | None = None
 
 
-def repeats(curve: str, results: Sequence[Result]) -> Repeats:
+def repeats(curve: str, results: Sequence[Measured]) -> Repeats:
     """Puts results of one curve together by λ and seed.
 
     Raises DataError where several seeds are there, and a result does not say its own or one is there twice.
@@ -63,7 +74,7 @@ def repeats(curve: str, results: Sequence[Result]) -> Repeats:
     if len(seeds) < 2:
         told = bool(seeds) and all(result.training is not None for result in results)
         return Repeats(single, {seeds[0]: single} if told else {})
-    by_rate: dict[float, dict[int, Result]] = {}
+    by_rate: dict[float, dict[int, Measured]] = {}
     for result in results:
         if result.training is None:
             raise DataError(
