@@ -77,8 +77,8 @@ def print_comparison(comparison: Comparison) -> None:
         several = len(repeats.by_seed) > 1
         table.add_row(
             f"{name}\n({len(repeats.by_seed)} seeds)" if several else name,
-            "\n".join(_spread(point.bpp, 3) for point in repeats.points),
-            *("\n".join(_spread(point.score(m.key), 1) for point in repeats.points) for m in metrics),
+            "\n".join(_spread(point.spread(lambda r: r.bpp), 3) for point in repeats.points),
+            *("\n".join(_spread(point.score_spread(m.key), 1) for point in repeats.points) for m in metrics),
             *(
                 _cell(outcome[m.key], comparison.intervals.get(name, {}).get(m.key)) if outcome else "anchor"
                 for m in metrics

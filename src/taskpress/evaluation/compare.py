@@ -35,7 +35,7 @@ class Comparison:
 
     anchor: str
     curves: dict[str, list[Result]]
-    repeats: dict[str, Repeats]
+    repeats: dict[str, Repeats[Result]]
     bd_rates: dict[str, dict[str, BdRate]]
     seed_rates: dict[str, dict[int, dict[str, BdRate]]]
     intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)
@@ -117,7 +117,7 @@ def compare(results: Sequence[Result], anchor: str | None = None, resamples: int
     """
     if not results:
         raise DataError("nothing to compare: give result files of `taskpress evaluate` or `anchor`")
-    _must_match(results)
+    must_match(results)
     curves: dict[str, list[Result]] = {}
     for result in results:
         curves.setdefault(result.curve, []).append(result)
@@ -158,7 +158,9 @@ def compare(results: Sequence[Result], anchor: str | None = None, resamples: int
     return replace(comparison, **_intervals(comparison, resamples)) if resamples else comparison
 
 
-def _rate_of_means(base: Repeats, test: Repeats, anchor: str, name: str, metric: str) -> BdRate:
+def _rate_of_means(
+    base: Repeats[Result], test: Repeats[Result], anchor: str, name: str, metric: str
+) -> BdRate:
     outcome = bd_rate(_curve(anchor, base.points, metric), _curve(name, test.points, metric), metric)
     notes = [note for note in (outcome.note, base.note, test.note) if note]
     return replace(outcome, note="; ".join(notes) or None)
@@ -197,22 +199,31 @@ def _intervals(comparison: Comparison, resamples: int) -> dict[str, Any]:
     return {"intervals": of_rates, "accuracy_intervals": of_accuracies}
 
 
-def _curve(name: str, points: Sequence[OperatingPoint], metric: str) -> Curve:
-    scored = [(point.bpp.mean, point.score(metric)) for point in points]
-    return Curve(name, [(rate, score.mean) for rate, score in scored if score and not math.isnan(score.mean)])
+def _curve(name: str, points: Sequence[OperatingPoint[Result]], metric: str) -> Curve:
+    scored = [(point.bpp, point.score(metric)) for point in points]
+    return Curve(
+        name, [(rate, score) for rate, score in scored if score is not None and not math.isnan(score)]
+    )
 
 
-def _must_match(results: Sequence[Result]) -> None:
+def must_match(results: Sequence[Result], same_recognizer: bool = True) -> None:
+    """Raises DataError where results are not of the same task, data set, pictures and resize, or, if that is
+    asked for, recognizer."""
     first = results[0]
     for result in results[1:]:
-        for what, ours, theirs in (
-            ("task", str(first.task), str(result.task)),
+        same: list[tuple[str, object, object]] = [
             ("data set", first.dataset, result.dataset),
             ("number of pictures", first.images, result.images),
             ("resize", first.resize, result.resize),
-            ("recognizer", first.recognizer, result.recognizer),
-            ("recognizer fingerprint", first.recognizer_fingerprint, result.recognizer_fingerprint),
-        ):
+        ]
+        if same_recognizer:
+            same = [
+                ("task", str(first.task), str(result.task)),
+                *same,
+                ("recognizer", first.recognizer, result.recognizer),
+                ("recognizer fingerprint", first.recognizer_fingerprint, result.recognizer_fingerprint),
+            ]
+        for what, ours, theirs in same:
             if ours != theirs:
                 raise DataError(
                     f"results do not compare: {what} of {first.codec!r} is {ours!r}, "

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from taskpress.evaluation.seeds import OperatingPoint, Repeats
+from taskpress.evaluation.seeds import M, OperatingPoint, Repeats
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,7 +17,7 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":")
 
 
-def draw_curve(ax: Axes, index: int, name: str, repeats: Repeats, metric: str) -> None:
+def draw_curve(ax: Axes, index: int, name: str, repeats: Repeats[M], metric: str) -> None:
     """Draws scores over bits per pixel; of several seeds each one lightly and the means in full.
 
     index: of the curve in the figure, which decides its colour; metric: key of the scores
@@ -68,7 +68,7 @@ def rate_axis(ax: Axes, rates: Sequence[float], label: str) -> None:
     ax.spines[["top", "right"]].set_visible(False)
 
 
-def _columns(points: Sequence[OperatingPoint], metric: str) -> tuple[list[float], list[float]]:
+def _columns(points: Sequence[OperatingPoint[M]], metric: str) -> tuple[list[float], list[float]]:
     """Rates and scores of the points that have a score."""
-    scored = [(point.bpp.mean, score.mean) for point in points if (score := point.score(metric))]
+    scored = [(point.bpp, score) for point in points if (score := point.score(metric)) is not None]
     return [rate for rate, _ in scored], [score for _, score in scored]

@@ -123,7 +123,7 @@ def _measure(job: Job, scenes: int, reference: Reference) -> Result:
         coder = CodecCoder(codec, str(codec.card["arm"]), job.kind)
     else:
         coder = anchor(job.kind, job.quality)
-    return evaluate(coder, _scenes(scenes), _recognizer(), limit=scenes, reference=reference)
+    return evaluate(coder, _scenes(scenes), _recognizer(), limit=scenes, reference=reference, fidelity=False)
 
 
 def _share(name: str, scenes: int, reference: Reference) -> Share:

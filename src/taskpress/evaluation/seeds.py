@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import NamedTuple, Protocol
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from taskpress.coding.errors import DataError
 from taskpress.evaluation.result import TrainedAs
@@ -29,27 +29,42 @@ class Measured(Protocol):
     def scores(self) -> Mapping[str, float | None]: ...
 
 
+M = TypeVar("M", bound=Measured)
+
+
 @dataclass(frozen=True)
-class OperatingPoint:
+class OperatingPoint(Generic[M]):
     """A codec at one λ, once for each seed; a coder that is not trained, or once, is a single result.
 
     results: in order of seed
     """
 
-    results: tuple[Measured, ...]
+    results: tuple[M, ...]
 
     @property
-    def bpp(self) -> Spread:
-        return _spread([result.bpp for result in self.results])
+    def bpp(self) -> float:
+        """Mean over the seeds."""
+        return fmean(result.bpp for result in self.results)
 
-    def score(self, metric: str) -> Spread | None:
-        """Over the seeds; None where one of them has none."""
-        found = [score for result in self.results if (score := result.scores.get(metric)) is not None]
-        return _spread(found) if len(found) == len(self.results) else None
+    def score(self, metric: str) -> float | None:
+        """Mean over the seeds; None where one of them has no such score."""
+        found = self.score_spread(metric)
+        return found and found.mean
+
+    def score_spread(self, metric: str) -> Spread | None:
+        """As `score`, with its deviation."""
+        return self.spread(lambda result: result.scores.get(metric))
+
+    def spread(self, value: Callable[[M], float | None]) -> Spread | None:
+        """Of any value over the seeds; None where one of them has none."""
+        found = [number for result in self.results if (number := value(result)) is not None]
+        if len(found) < len(self.results):
+            return None
+        return Spread(fmean(found), stdev(found) if len(found) > 1 else None)
 
 
 @dataclass(frozen=True)
-class Repeats:
+class Repeats(Generic[M]):
     """The results of one curve.
 
     points:  in order of rate; with several seeds, only those λ that every seed has, so that a mean curve is
@@ -58,12 +73,12 @@ class Repeats:
     note:    which λ were left out; None where all are there
     """
 
-    points: tuple[OperatingPoint, ...]
-    by_seed: dict[int, tuple[OperatingPoint, ...]]
+    points: tuple[OperatingPoint[M], ...]
+    by_seed: dict[int, tuple[OperatingPoint[M], ...]]
     note: str | None = None
 
 
-def repeats(curve: str, results: Sequence[Measured]) -> Repeats:
+def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
     """Puts results of one curve together by λ and seed.
 
     Raises DataError where several seeds are there, and a result does not say its own or one is there twice.
@@ -74,7 +89,7 @@ def repeats(curve: str, results: Sequence[Measured]) -> Repeats:
     if len(seeds) < 2:
         told = bool(seeds) and all(result.training is not None for result in results)
         return Repeats(single, {seeds[0]: single} if told else {})
-    by_rate: dict[float, dict[int, Measured]] = {}
+    by_rate: dict[float, dict[int, M]] = {}
     for result in results:
         if result.training is None:
             raise DataError(
@@ -92,7 +107,7 @@ def repeats(curve: str, results: Sequence[Measured]) -> Repeats:
     ]
     left_out = sorted(rate for rate, found in by_rate.items() if len(found) < len(seeds))
     return Repeats(
-        tuple(sorted((OperatingPoint(found) for found in complete), key=lambda point: point.bpp.mean)),
+        tuple(sorted((OperatingPoint(found) for found in complete), key=lambda point: point.bpp)),
         {seed: tuple(point for point in single if _seed(point) == seed) for seed in seeds},
         f"{curve!r} without λ {', '.join(f'{rate:g}' for rate in left_out)}: not every seed has it"
         if left_out
@@ -101,8 +116,8 @@ def repeats(curve: str, results: Sequence[Measured]) -> Repeats:
 
 
 def pairs(
-    anchor: Repeats, test: Repeats
-) -> list[tuple[int, tuple[OperatingPoint, ...], tuple[OperatingPoint, ...]]]:
+    anchor: Repeats[M], test: Repeats[M]
+) -> list[tuple[int, tuple[OperatingPoint[M], ...], tuple[OperatingPoint[M], ...]]]:
     """(seed, the anchor's points, the test's): curves that saw the same batches, where either has several.
 
     A curve without seeds is held against every seed of the other.
@@ -113,10 +128,6 @@ def pairs(
     return [(s, anchor.by_seed.get(s, anchor.points), test.by_seed.get(s, test.points)) for s in seeds]
 
 
-def _seed(point: OperatingPoint) -> int | None:
+def _seed(point: OperatingPoint[M]) -> int | None:
     (result,) = point.results
     return None if result.training is None else result.training.seed
-
-
-def _spread(values: Sequence[float]) -> Spread:
-    return Spread(fmean(values), stdev(values) if len(values) > 1 else None)

@@ -132,7 +132,8 @@ def shares_figure(shares: Shares) -> bytes:
     ax.set_ylabel("share of bits inside boxes, %")
     scaled = f", long side {shares.resize}" if shares.resize else ""
     ax.set_title(
-        f"{shares.images} pictures of {shares.dataset}{scaled}\nrecognizer {shares.recognizer}: {shares.boxes} boxes",
+        f"{shares.images} pictures of {shares.dataset}{scaled}\n"
+        f"recognizer {shares.recognizer}: {shares.boxes} boxes",
         fontsize=10,
     )
     ax.legend(frameon=False)
