@@ -205,9 +205,11 @@ def _print_table(results: Sequence[Result]) -> None:
     scaled = f", long side {first.resize}" if first.resize else ""
     table = Table(title=f"{first.images} pictures of {first.dataset}{scaled} · {first.recognizer}")
     metrics = LISTED[first.task]
-    speed = ("encode s/MP", "decode s/MP")
+    speed = ("enc. s/MP", "dec. s/MP")
     for column in ("codec", "bpp", *(m.heading for m in metrics), "PSNR", "MS-SSIM", *speed):
-        table.add_column(column, justify="left" if column == "codec" else "right", no_wrap=column == "codec")
+        # On narrow terminals a number may break, but not lose its end.
+        left = column == "codec"
+        table.add_column(column, justify="left" if left else "right", no_wrap=left, overflow="fold")
     uncompressed = (figure(first.uncompressed_scores.get(m.key)) for m in metrics)
     table.add_row("uncompressed", "", *uncompressed, style="dim")
     for result in results:
@@ -217,7 +219,7 @@ def _print_table(results: Sequence[Result]) -> None:
             f"{result.bpp:.3f}",
             *(figure(result.scores.get(m.key)) for m in metrics),
             figure(None if seen is None else seen.psnr, 2),
-            figure(None if seen is None else seen.ms_ssim, 4),
+            figure(None if seen is None else seen.ms_ssim, 3),
             f"{result.encode_s_per_mp:.2f}",
             f"{result.decode_s_per_mp:.2f}",
         )
