@@ -44,7 +44,8 @@ def rd_figure(comparison: Comparison) -> bytes:
     for ax, metric in zip(axes, panels, strict=True):
         _panel(ax, comparison, metric)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    columns = len(labels) if len(labels) <= 6 else (len(labels) + 1) // 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     any_result = next(iter(comparison.curves.values()))[0]
     scaled = f", long side {any_result.resize}" if any_result.resize else ""
     figure.suptitle(
