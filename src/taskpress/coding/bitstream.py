@@ -29,6 +29,9 @@ They are numbered row by row: n = ⌈width / side⌉ · ⌈height / side⌉, the
 tile's payload means what it would mean in a version 2 file of the tile alone: a latent of its own size, with
 hyper-latent, context and level map of its own. The latents of all tiles side by side are the picture's, from
 which the synthesis makes the pixels in one piece.
+
+docs/bitstream.md says what the payload means, enough for a second implementation; whatever changes here or
+there changes that page and tests/coding/second_decoder.
 """
 
 from collections.abc import Sequence

@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from taskpress.coding.errors import DataError
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.encoder_size import EncoderSize
+from taskpress.evaluation.fidelity import Fidelity
 from taskpress.evaluation.matching import Matches
 from taskpress.targets import Task
 from taskpress.version import __version__
@@ -40,9 +41,16 @@ UNCOMPRESSED_BOX_SCORES = ("ap", "ap50", "teacher_ap")
 class Picture(BaseModel):
     """One coded picture: its id in the data set, bits of its file, pixels that were coded."""
 
-    id: int
-    bits: int
-    pixels: int
+    id: int = Field(ge=0, lt=2**63)
+    bits: int = Field(ge=0, lt=2**63)
+    pixels: int = Field(gt=0, lt=2**63)
+
+
+class TrainedAs(BaseModel):
+    """What tells repetitions of one training apart: its seed, and its λ as `rate` in the preset."""
+
+    seed: int
+    rate: float
 
 
 class Result(BaseModel):
@@ -52,15 +60,17 @@ class Result(BaseModel):
     metric of the task (`evaluation.metrics`): teacher_* against what the recognizer itself saw in the
     uncompressed pictures, the others against the annotations. uncompressed_* is the recognizer on the resized
     pictures without any coding. ap, ap50, teacher_ap, teacher_ap50 and their uncompressed_* repeat box AP,
-    where the task has it: files of before there was a second task hold nothing else.
+    where the task has it: files of before there was a second task hold nothing else. `training` is null for
+    coders that were not trained here, `fidelity` where it was not measured, and both in older files.
     """
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True, allow_inf_nan=False)
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     curve: str
     codec: str
     codec_fingerprint: str | None = None
+    training: TrainedAs | None = None
     recognizer: str
     recognizer_fingerprint: str | None = None
     dataset: str
@@ -77,6 +87,7 @@ class Result(BaseModel):
     uncompressed_teacher_ap: float | None = None
     scores: dict[str, float | None]
     uncompressed_scores: dict[str, float | None]
+    fidelity: Fidelity | None = None
     encode_s_per_mp: float
     decode_s_per_mp: float
     encoder: EncoderSize | None
@@ -96,6 +107,12 @@ class Result(BaseModel):
     @matches.setter
     def matches(self, matches: dict[str, Matches]) -> None:
         self._matches = matches
+
+    @model_validator(mode="after")
+    def _pictures_are_those_counted(self) -> Result:
+        if self.pictures and len(self.pictures) != self.images:
+            raise ValueError(f"counts {self.images} pictures and lists {len(self.pictures)}")
+        return self
 
     @model_validator(mode="before")
     @classmethod
