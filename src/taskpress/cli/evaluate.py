@@ -20,6 +20,7 @@ from taskpress.cli.measuring import (
     Output,
     RecognizerSpec,
     Resize,
+    TileSide,
     checked_device,
     measure,
     open_dataset,
@@ -39,6 +40,7 @@ def evaluate(
     categories: Categories = None,
     resize: Resize = None,
     limit: Limit = None,
+    tile: TileSide = None,
     curve: CurveName = None,
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -61,7 +63,7 @@ def evaluate(
     device = checked_device(device)
     loaded = [Codec.load(source).to(device).eval() for source in codecs]
     coders = [
-        CodecCoder(codec, curve or default_curve(codec.card, codec_name(source)), name)
+        CodecCoder(codec, curve or default_curve(codec.card, codec_name(source)), name, tile)
         for source, codec, name in zip(codecs, loaded, names_by_seed(codecs, loaded), strict=True)
     ]
     judge = open_recognizer(recognizer, device)

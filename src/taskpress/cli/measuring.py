@@ -56,6 +56,15 @@ Output = Annotated[
     Path,
     typer.Option("-o", "--output", help="RESULT.json, or a folder that gets one JSON per operating point."),
 ]
+TileSide = Annotated[
+    int | None,
+    typer.Option(
+        "--tile",
+        metavar="SIDE",
+        help="Code in tiles of so many pixels a side, a multiple of 64, each decodable without the others; "
+        "0: in one piece. By default large pictures are coded in tiles of 1024.",
+    ),
+]
 CurveName = Annotated[str | None, typer.Option("--curve", help="Name of the curve the results belong to.")]
 Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1, …")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]

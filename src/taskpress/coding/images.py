@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from taskpress.coding.bitstream import MAX_PIXELS, MAX_SIDE
@@ -20,6 +20,7 @@ from taskpress.coding.grid import Box
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 CONVERTED_MODES = ("RGB", "L", "1", "P", "PA", "RGBA", "LA", "RGBX", "RGBa", "La")
 PPM_HEADER = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d{1,5})")
+ROWS = 256
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -74,7 +75,11 @@ def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
         raise ImageError(f"{name}: 16-bit pictures are not coded; convert it to 8 bits first")
     if image.mode not in CONVERTED_MODES:
         raise ImageError(f"{name}: {image.mode} pictures are not coded; convert it to RGB first")
-    image = ImageOps.exif_transpose(image)
+    if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{name}: {image.width}×{image.height} pixels are too many; split it first")
+    # Only where there is something to do: both make a copy even where there is not.
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         warnings.warn(f"{name}: alpha is dropped", stacklevel=3)
     if image.mode in ("P", "PA") or "transparency" in image.info:
@@ -82,7 +87,16 @@ def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
         image = image.convert("RGBA")
     elif image.mode in ("RGBa", "La"):
         image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
-    return np.array(image.convert("RGB"))
+    return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3] of an RGB picture, some rows at a time: as a whole it would pass through a copy."""
+    array = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, ROWS):
+        bottom = min(top + ROWS, image.height)
+        array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return array
 
 
 def write_image(path: str | Path, array: np.ndarray) -> None:
@@ -99,7 +113,7 @@ def write_image(path: str | Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format=kind)
     try:
-        atomic_write(path, buffer.getvalue())
+        atomic_write(path, buffer.getbuffer())
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
 
