@@ -16,8 +16,6 @@ memory   peak resident memory of `taskpress encode`, `decode` and `decode --regi
 bits     files in tiles against files in one piece, of a mosaic, and how far from the picture they decode,
          near the borders of tiles and everywhere
 margins  g_a and g_s over a 256×256 window of a picture and a margin, against those over the whole picture
-
-Memory that tensors free is kept for the next ones, as `taskpress` does on the command line.
 """
 
 import argparse
@@ -40,7 +38,6 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.files import atomic_write
 from taskpress.coding.grid import Box
 from taskpress.coding.images import read_image, to_array, to_tensor, write_image
-from taskpress.coding.memory import keep_freed_memory
 
 Report = dict[str, Any]
 
@@ -260,7 +257,6 @@ def main() -> None:
     given = parser.parse_args()
     part, sizes = PARTS[given.part]
     given.sizes = given.sizes or sizes
-    keep_freed_memory()
     torch.set_num_threads(given.threads)
     entries = part(given)
     if given.output:

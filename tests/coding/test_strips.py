@@ -13,7 +13,7 @@ from taskpress.coding import strips
 from taskpress.coding.codec import Codec
 from taskpress.coding.grid import Box
 from taskpress.coding.images import Picture, open_picture, to_tensor
-from taskpress.coding.strips import in_strips, reach
+from taskpress.coding.streams import build_stream, in_strips
 
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -38,15 +38,15 @@ def farthest_influence(layers: nn.Module, channels: int, rows: int) -> float:
 
 def test_reach_is_how_far_a_transform_looks(codec: Codec) -> None:
     model = codec.model
-    assert farthest_influence(model.g_a, 3, 512) == reach(model.g_a).rows
-    rows = reach(model.g_s).rows
+    assert farthest_influence(model.g_a, 3, 512) == build_stream(model.g_a).reach
+    rows = build_stream(model.g_s).reach
     assert rows <= farthest_influence(model.g_s, codec.latent_channels, 64) < rows + 1
-    assert reach(model.g_a).scale == 1 / reach(model.g_s).scale == 1 / 16
+    assert build_stream(model.g_a).scale == 1 / build_stream(model.g_s).scale == 1 / 16
 
 
 def test_an_unknown_layer_is_no_guess() -> None:
     with pytest.raises(TypeError, match="Softmax"):
-        reach(nn.Sequential(nn.Conv2d(3, 3, 3), nn.Softmax()))
+        build_stream(nn.Sequential(nn.Conv2d(3, 3, 3), nn.Softmax()))
 
 
 def test_strips_of_any_height_give_the_whole(codec: Codec) -> None:
@@ -73,7 +73,7 @@ def test_strips_of_any_height_give_the_whole(codec: Codec) -> None:
 def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little pictures are worked on as huge ones are: in bands, and these in strips."""
     monkeypatch.setattr(strips, "BAND", 192)
-    monkeypatch.setattr(strips, "STRIP_PIXELS", 64 * 400)
+    monkeypatch.setattr(strips, "STRIP_VALUES", 16 * 64 * 400)
 
 
 @pytest.mark.parametrize("architecture", ["cheng2020-attention", "joint-autoregressive"])
@@ -82,7 +82,7 @@ def test_bands_and_strips_give_the_whole(lively, picture, narrow: None, architec
     array = picture(210, 500)
     padded = open_picture(array).window(Box(0, 0, 512, 256))
     with torch.inference_mode():
-        y = strips.analyze(codec.model.g_a, open_picture(array), padded.device)
+        y = strips.analyze(codec.model.g_a, open_picture(array), 16, padded.device)
         torch.testing.assert_close(y, codec.model.g_a(padded), **ROUNDING)
         whole = codec.model.g_s(y)[0]
         picture_box = Box(0, 0, 500, 210)
@@ -90,7 +90,7 @@ def test_bands_and_strips_give_the_whole(lively, picture, narrow: None, architec
             seen = strips.needed(codec.model.g_s, region, picture_box)
             latent = y[(..., *seen.slices(16))]
             covered = np.zeros((210, 500), dtype=int)
-            for box, pixels in strips.synthesize(codec.model.g_s, latent, seen, region, picture_box):
+            for box, pixels in strips.synthesize(codec.model.g_s, latent, seen, region, picture_box, 16):
                 torch.testing.assert_close(pixels, whole[(..., *box.slices())], **ROUNDING)
                 covered[box.slices()] += 1
             assert covered[region.slices()].all() and covered.sum() == region.width * region.height
@@ -115,13 +115,16 @@ def test_a_window_repeats_the_edge(width: int, height: int, data: st.DataObject)
     width=st.integers(1, 70_000),
     height=st.integers(1, 70_000),
 )
-def test_cuts_cover_a_box_in_strips_of_bounded_size(left: int, top: int, width: int, height: int) -> None:
+def test_bands_and_cuts_cover_a_box_and_are_bounded(left: int, top: int, width: int, height: int) -> None:
     box = Box(left, top, left + width, top + height).outward(16)
-    for band in strips._bands(box):
-        assert band.width < strips.BAND + 64
-        cuts = strips._cuts(band)
+    bands = strips._bands(box)
+    assert [bands[0].left, bands[-1].right] == [box.left, box.right]
+    assert all(before.right == after.left for before, after in pairwise(bands))
+    for band in bands:
+        assert 0 < band.width < strips.BAND + 64
+        cuts = strips._cuts(band, 2**17)
         assert [cuts[0][0], cuts[-1][1]] == [box.top, box.bottom]
         assert all(before[1] == after[0] for before, after in pairwise(cuts))
         for first, last in cuts:
             assert (last - first) % 16 == 0 < last - first
-            assert (last - first) * band.width <= max(strips.STRIP_PIXELS, band.width * strips.THIN)
+            assert (last - first) * band.width <= 1.6 * 2**17

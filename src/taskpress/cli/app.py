@@ -21,7 +21,6 @@ from taskpress.cli.table import table
 from taskpress.cli.train import train
 from taskpress.cli.train_recognizer import train_recognizer
 from taskpress.coding.errors import ConfigError, TaskPressError
-from taskpress.coding.memory import keep_freed_memory
 from taskpress.version import __version__
 
 app = typer.Typer(
@@ -68,7 +67,6 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     warnings.showwarning = _show_warning
-    keep_freed_memory()
     try:
         app(args=arguments)
     except (TaskPressError, OSError) as error:

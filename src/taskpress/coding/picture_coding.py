@@ -49,7 +49,7 @@ class PictureCoder:
         """
         grid = cut(picture.box, tile)
         with torch.inference_mode():
-            y = analyze(self.model.g_a, picture, self._device)
+            y = analyze(self.model.g_a, picture, self.model.N, self._device)
 
         def payload(number: int) -> bytes:
             box = grid.box(number).outward(UNIT)
@@ -111,7 +111,7 @@ class PictureCoder:
         picture = Box(0, 0, header.width, header.height)
         seen = needed(self.model.g_s, region, picture)
         latent = self._latent(header, payloads, seen)
-        yield from synthesize(self.model.g_s, latent, seen, region, picture)
+        yield from synthesize(self.model.g_s, latent, seen, region, picture, self.model.N)
 
     def _latent(self, header: Header, payloads: bytes, seen: Box) -> Tensor:
         """The decoded latent, float32 [1, M, h, w], of the pixels `seen`."""
