@@ -21,8 +21,8 @@ CELL = 16
 """Pixels a side of a latent position."""
 BAND = 4096
 STRIP_VALUES = 2**24
-"""Pixels of a strip times N: 16 MB a tensor in the widest layers, which work at half the size. Of more than 32 MB
-the C library gives memory back at once and gets the next one's page by page, which takes a fifth of all time."""
+"""Pixels of a strip times N: 16 MB a tensor in the widest layers, which work at half the size. Of more than
+32 MB the C library gives memory back at once and gets the next one's page by page: a fifth of all time."""
 
 
 def analyze(g_a: nn.Sequential, picture: Picture, channels: int, device: torch.device) -> Tensor:
