@@ -17,6 +17,7 @@ from taskpress.cli.encode import encode
 from taskpress.cli.evaluate import evaluate
 from taskpress.cli.export import export
 from taskpress.cli.info import info
+from taskpress.cli.table import table
 from taskpress.cli.train import train
 from taskpress.cli.train_recognizer import train_recognizer
 from taskpress.coding.errors import ConfigError, TaskPressError
@@ -37,6 +38,7 @@ for command in (
     evaluate,
     anchor,
     compare,
+    table,
     allocation,
     export,
     train_recognizer,

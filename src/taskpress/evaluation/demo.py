@@ -26,14 +26,15 @@ from taskpress.coding.files import atomic_write
 from taskpress.coding.images import to_tensor
 from taskpress.coding.threads import single_thread
 from taskpress.datasets.scenes import Scenes
-from taskpress.evaluation.allocation import allocate, dataset_share
+from taskpress.evaluation.allocation import allocate
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
 from taskpress.evaluation.anchors import anchor
 from taskpress.evaluation.compare import Comparison, compare
 from taskpress.evaluation.rate_accuracy import CodecCoder, Coder, Reference, evaluate, make_reference
 from taskpress.evaluation.rd_figure import write_comparison
-from taskpress.evaluation.report import Picture, Share, render_report
+from taskpress.evaluation.report import Picture, render_report
 from taskpress.evaluation.result import Result, command_line
+from taskpress.evaluation.shares import Share, collect, share_of
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 
@@ -54,7 +55,7 @@ class Job:
 def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Comparison:
     """Codes held-out scenes with every shipped codec and anchor, measures, compares, and writes a report.
 
-    folder: gets report.html, comparison.json, rd.png and results/*.json
+    folder: gets report.html, comparison.json, rd.png, shares.json and results/*.json
     scenes: how many of the test split
     jobs:   processes; one for each core by default
     Raises CodecError where no codec of the scenes is shipped.
@@ -84,6 +85,8 @@ def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Compari
     results = [future.result() for future in points]
     for result in results:
         result.write(results_folder / f"{result.codec}.json")
+    shares = collect([future.result() for future in sharing], reference, _recognizer().name)
+    shares.write(folder / "shares.json")
     comparison = compare(results, anchor="task")
     _, curves = write_comparison(comparison, folder)
     report = render_report(
@@ -95,7 +98,7 @@ def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Compari
         ),
         _allocations(comparison, reference),
         _decoded(comparison),
-        [future.result() for future in sharing],
+        shares.shares,
         time.perf_counter() - started,
         command_line(),
     )
@@ -120,13 +123,12 @@ def _measure(job: Job, scenes: int, reference: Reference) -> Result:
         coder = CodecCoder(codec, str(codec.card["arm"]), job.kind)
     else:
         coder = anchor(job.kind, job.quality)
-    return evaluate(coder, _scenes(scenes), _recognizer(), limit=scenes, reference=reference)
+    return evaluate(coder, _scenes(scenes), _recognizer(), limit=scenes, reference=reference, fidelity=False)
 
 
 def _share(name: str, scenes: int, reference: Reference) -> Share:
     codec = Codec.load(name)
-    share = dataset_share(codec, _scenes(scenes), reference.labels)
-    return Share(name, str(codec.card["arm"]), share.bpp, share.share, share.area)
+    return share_of(codec, str(codec.card["arm"]), name, _scenes(scenes), reference)
 
 
 def _pair(comparison: Comparison) -> list[Result]:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 from torch import nn
 
 from taskpress.coding.codec import Codec
@@ -23,7 +24,9 @@ from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset, Sample
 from taskpress.detections import Detections
 from taskpress.evaluation.encoder_size import MapUse, encoder_size, use_map
-from taskpress.evaluation.result import Picture, Result, command_line, versions
+from taskpress.evaluation.fidelity import ms_ssim, psnr, summarize
+from taskpress.evaluation.progress import tracked
+from taskpress.evaluation.result import Picture, Result, TrainedAs, command_line, versions
 from taskpress.evaluation.scoring import Truth, open_truth
 from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import Target
@@ -63,6 +66,14 @@ class CodecCoder:
     def decode(self, data: bytes) -> Pixels:
         pixels: Pixels = self.codec.decode(data, as_="numpy")
         return pixels
+
+
+def trained_as(codec: Codec) -> TrainedAs | None:
+    """From the card of a codec; None where it tells of no training of ours."""
+    try:
+        return TrainedAs.model_validate(codec.card.get("config"))
+    except ValidationError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -125,12 +136,14 @@ def evaluate(
     resize: int | None = None,
     limit: int | None = None,
     reference: Reference | None = None,
+    fidelity: bool = True,
     progress: bool = False,
 ) -> Result:
     """Codes the first `limit` pictures to real files, decodes them and scores the recognizer on the outcome.
 
     resize: the long side is scaled to this before coding, up or down; scored is in original pixels
     reference: from `make_reference` with the same data set, recognizer, resize and limit; made here if None
+    fidelity: whether PSNR and MS-SSIM are measured too, a tenth of a second for a small picture
 
     Seconds per megapixel are of `encode` and `decode` alone, after one untimed picture. Raises what
     `make_reference` raises, and ConfigError for a reference of another run.
@@ -147,6 +160,8 @@ def evaluate(
     judge = reference.truth.judge()
     pictures: list[Picture] = []
     maps: list[MapUse] = []
+    psnrs: list[float] = []
+    ms_ssims: list[float | None] = []
     codec = coder.codec if isinstance(coder, CodecCoder) else None
     encoding = decoding = 0.0
     for sample in _samples(dataset, limit, coder.name, progress):
@@ -163,6 +178,9 @@ def evaluate(
             maps.append(use)
         if decoded.shape != image.shape:
             raise DataError(f"{sample.name}: {coder.name} decoded {decoded.shape} from {image.shape}")
+        if fidelity:
+            psnrs.append(psnr(image, decoded))
+            ms_ssims.append(ms_ssim(image, decoded))
         found = recognizer.predict([_tensor(decoded, recognizer)])[0]
         judge.add(sample, _original(found, decoded, sample))
         pictures.append(Picture(id=sample.id, bits=8 * len(data), pixels=image.shape[0] * image.shape[1]))
@@ -174,6 +192,7 @@ def evaluate(
         curve=coder.curve,
         codec=coder.name,
         codec_fingerprint=codec.fingerprint if codec is not None else None,
+        training=trained_as(codec) if codec is not None else None,
         recognizer=recognizer.name,
         recognizer_fingerprint=recognizer.fingerprint,
         dataset=dataset.name,
@@ -183,6 +202,7 @@ def evaluate(
         task=recognizer.task,
         scores=scores,
         uncompressed_scores=reference.scores,
+        fidelity=summarize(psnrs, ms_ssims) if fidelity else None,
         encode_s_per_mp=encoding / (pixels / 1e6),
         decode_s_per_mp=decoding / (pixels / 1e6),
         encoder=encoder_size(codec, encoding, pixels, len(pictures), maps) if codec is not None else None,
@@ -200,13 +220,7 @@ def _samples(dataset: Dataset, limit: int | None, title: str, progress: bool) ->
         raise DataError(
             f"data set {dataset.name!r}: no picture to evaluate (it has {len(dataset)}, limit {limit})"
         )
-    indices: Iterable[int] = range(count)
-    if progress:
-        from rich.console import Console
-        from rich.progress import track
-
-        indices = track(indices, title, total=count, console=Console(stderr=True), transient=True)
-    for index in indices:
+    for index in tracked(range(count), title if progress else None):
         yield dataset[index]
 
 

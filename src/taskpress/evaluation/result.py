@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError,
 from taskpress.coding.errors import DataError
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.encoder_size import EncoderSize
+from taskpress.evaluation.fidelity import Fidelity
 from taskpress.evaluation.matching import Matches
 from taskpress.targets import Task
 from taskpress.version import __version__
@@ -45,6 +46,13 @@ class Picture(BaseModel):
     pixels: int = Field(gt=0, lt=2**63)
 
 
+class TrainedAs(BaseModel):
+    """What tells repetitions of one training apart: its seed, and its λ as `rate` in the preset."""
+
+    seed: int
+    rate: float
+
+
 class Result(BaseModel):
     """Rate and accuracy of one coder on one data set. Scores are 0 ... 100, null where nothing is annotated.
 
@@ -52,7 +60,8 @@ class Result(BaseModel):
     metric of the task (`evaluation.metrics`): teacher_* against what the recognizer itself saw in the
     uncompressed pictures, the others against the annotations. uncompressed_* is the recognizer on the resized
     pictures without any coding. ap, ap50, teacher_ap, teacher_ap50 and their uncompressed_* repeat box AP,
-    where the task has it: files of before there was a second task hold nothing else.
+    where the task has it: files of before there was a second task hold nothing else. `training` is null for
+    coders that were not trained here, `fidelity` where it was not measured, and both in older files.
     """
 
     model_config = ConfigDict(populate_by_name=True, allow_inf_nan=False)
@@ -61,6 +70,7 @@ class Result(BaseModel):
     curve: str
     codec: str
     codec_fingerprint: str | None = None
+    training: TrainedAs | None = None
     recognizer: str
     recognizer_fingerprint: str | None = None
     dataset: str
@@ -77,6 +87,7 @@ class Result(BaseModel):
     uncompressed_teacher_ap: float | None = None
     scores: dict[str, float | None]
     uncompressed_scores: dict[str, float | None]
+    fidelity: Fidelity | None = None
     encode_s_per_mp: float
     decode_s_per_mp: float
     encoder: EncoderSize | None
