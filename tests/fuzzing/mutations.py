@@ -27,7 +27,7 @@ def nested(depth: int) -> Any:
 
 NUMBERS = [-1, 0, 1, 2**31, 2**63, 2**200, 10**400, 0.5, 1e-320, 1e308, *map(float, ("nan", "inf", "-inf"))]
 STRINGS = ["", "\0", "é😀", "a" * 1000, "1e400", "nan", "0", "1:30", "²", "..", "../x", "a/b", "${NOWHERE}"]
-STRINGS += ["[/red]", "[bold]", "$x_{", "scenes:²", "scenes:99999999999"]
+STRINGS += ["[/red]", "[bold]", "$x_{$", "scenes:²", "scenes:99999999999"]
 LISTS = [[], [[]], [None] * 50, list(range(200)), [1, "a"]]
 OBJECTS = [{}, {"": None}, {"images": 1}, {"images": "a", "annotations": "b"}, {"alpha": "x"}]
 # What JSON and YAML both can say, and what YAML alone can.

@@ -223,7 +223,7 @@ def _print_table(results: Sequence[Result]) -> None:
             f"{result.encode_s_per_mp:.2f}",
             f"{result.decode_s_per_mp:.2f}",
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for note in dict.fromkeys(r.fidelity.note for r in results if r.fidelity and r.fidelity.note):
         console.print(note, style="dim", highlight=False)
