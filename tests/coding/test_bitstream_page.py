@@ -27,19 +27,6 @@ DIGESTS = json.loads((GOLDEN / "latents.json").read_text())
 THIN = 4
 
 
-def decode(codec: second_decoder.Codec, data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """(ŷ · 2^8 [M, h, w], pixels uint8 [H, W, 3]) by the second decoder."""
-    container = second_decoder.read_container(data)
-    assert container.fingerprint == codec.fingerprint
-    height, width = (4 * -(-side // 64) for side in (container.height, container.width))
-    payload, levels = container.payload, None
-    if codec.allocator is not None:
-        section, payload = second_decoder.split_level_map(payload)
-        levels = second_decoder.decode_levels(section, height, width, codec.allocator["levels"])
-    latent = second_decoder.decode_latent(codec, payload, height, width)
-    return latent, second_decoder.synthesize(codec, latent, container.height, container.width, levels)
-
-
 def digest(latent: np.ndarray) -> str:
     return hashlib.sha256(latent.astype("<i4").tobytes()).hexdigest()
 
@@ -47,11 +34,11 @@ def digest(latent: np.ndarray) -> str:
 @pytest.mark.parametrize("architecture", DIGESTS)
 def test_golden_files(architecture: str) -> None:
     codec = second_decoder.read_codec(GOLDEN / f"{architecture}.safetensors")
-    latent, pixels = decode(codec, (GOLDEN / f"{architecture}.tpc").read_bytes())
+    latent, pixels = second_decoder.decode(codec, (GOLDEN / f"{architecture}.tpc").read_bytes())
     assert digest(latent) == DIGESTS[architecture]["picture"]
     expected = np.asarray(Image.open(GOLDEN / f"{architecture}.png")).astype(int)
     assert np.abs(pixels[::THIN, ::THIN] - expected).max() <= 1
-    far, _ = decode(codec, (GOLDEN / f"{architecture}-far.tpc").read_bytes())
+    far, _ = second_decoder.decode(codec, (GOLDEN / f"{architecture}-far.tpc").read_bytes())
     assert digest(far) == DIGESTS[architecture]["far"]
 
 
@@ -60,7 +47,9 @@ def test_a_codec_with_an_allocator(lively, picture, tmp_path: Path, kind: str) -
     codec = decisive(lively("cheng2020-anchor"), AllocatorSettings(kind, 7, 16, 3))
     array = picture(90, 300, seed=2)
     codec.save(tmp_path / "codec.safetensors")
-    _, pixels = decode(second_decoder.read_codec(tmp_path / "codec.safetensors"), codec.encode(array))
+    _, pixels = second_decoder.decode(
+        second_decoder.read_codec(tmp_path / "codec.safetensors"), codec.encode(array)
+    )
     expected = codec.decode(codec.encode(array), "numpy")
     assert np.abs(pixels - expected.astype(int)).max() <= 1
     assert len(np.unique(codec.level_map(array))) > 1
@@ -69,7 +58,7 @@ def test_a_codec_with_an_allocator(lively, picture, tmp_path: Path, kind: str) -
 def test_a_codec_that_was_trained(picture) -> None:
     codec = taskpress.load("mse-n48")
     data = codec.encode(picture(100, 150, seed=5))
-    latent, pixels = decode(second_decoder.read_codec(SHIPPED / "mse-n48.safetensors"), data)
+    latent, pixels = second_decoder.decode(second_decoder.read_codec(SHIPPED / "mse-n48.safetensors"), data)
     ours = codec._freeze().coder.decode(bitstream.unpack(data)[1], 8, 12)
     assert np.array_equal(latent, (ours * 256).numpy())
     assert np.abs(pixels - codec.decode(data, "numpy").astype(int)).max() <= 1
