@@ -3,6 +3,7 @@
 import ast
 import hashlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,14 +12,16 @@ import pytest
 from PIL import Image
 
 import taskpress
-from taskpress.coding import bitstream
+from taskpress.coding import bitstream, exact_math
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.checkpoints import SHIPPED
 from taskpress.coding.codec import Codec
 from taskpress.coding.entropy_coding import CODING
+from taskpress.coding.tables import gaussian_tables
 
 from . import second_decoder
 from .conftest import decisive
+from .second_decoder import real
 from .second_decoder.container import crc32c
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -102,3 +105,20 @@ def test_what_the_page_states_of_constants() -> None:
     assert f"`{CODING}`" in " ".join(page.split())
     assert f"version, {bitstream.VERSION}" in page
     assert crc32c(b"123456789") == 0xE3069283 and "0xE3069283" in page
+
+
+def test_the_values_to_check_against() -> None:
+    page = (PROJECT / "docs" / "bitstream.md").read_text()
+    functions = re.findall(r"(\w+)\((-?[0-9.]+)\) +(0x1\.\w+p[+-]\d+)", page)
+    assert len(functions) == 8
+    for name, argument, value in functions:
+        x = float(argument)
+        assert getattr(real, name)(x) == float.fromhex(value)
+        ours = exact_math.normal_above if name == "above" else getattr(exact_math, name)
+        assert ours(np.array(x)) == float.fromhex(value)
+    told = re.findall(r"of level (\d+): +symbols (-\d+) … (\d+), weights ([\d ]+), escape (\d+)", page)
+    assert len(told) == 2
+    for level, first, last, weights, escape in told:
+        table = gaussian_tables()[int(level)]
+        assert (table.low, table.low + table.escape - 1) == (int(first), int(last))
+        assert table.weights.tolist() == [*map(int, weights.split()), int(escape)]
