@@ -15,6 +15,7 @@ from taskpress.cli.decode import decode
 from taskpress.cli.demo import demo
 from taskpress.cli.encode import encode
 from taskpress.cli.evaluate import evaluate
+from taskpress.cli.evaluate_branch import evaluate_branch
 from taskpress.cli.export import export
 from taskpress.cli.info import info
 from taskpress.cli.table import table
@@ -40,6 +41,7 @@ for command in (
     compare,
     table,
     allocation,
+    evaluate_branch,
     export,
     train_recognizer,
 ):
