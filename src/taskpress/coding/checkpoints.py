@@ -200,7 +200,7 @@ def read_codec(path: Path) -> Checkpoint:
         channels, latent_channels = int(metadata["channels"]), int(metadata["latent_channels"])
         architecture, card = metadata["architecture"], json.loads(metadata["card"])
         allocator = _allocator_settings(metadata["allocator"]) if "allocator" in metadata else None
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise CodecError(f"{path}: codec metadata is damaged ({error})") from error
     if not isinstance(card, dict):
         raise CodecError(f"{path}: codec metadata is damaged (the card is no object)")

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.level_map import write_levels
@@ -17,6 +17,8 @@ from taskpress.coding.level_map import write_levels
 class AllocatorSize(BaseModel):
     """An allocator's share of an encoder: parameters, multiply-adds per pixel, milliseconds a picture to
     choose and to code its map; and what its map costs in the files, bits per pixel of all pictures."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     parameters: int
     macs_per_pixel: float
@@ -29,6 +31,8 @@ class EncoderSize(BaseModel):
 
     ms is null in older results; allocator is null where the codec has none, else its share of the whole.
     """
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     parameters: int
     macs_per_pixel: float

@@ -41,9 +41,9 @@ UNCOMPRESSED_BOX_SCORES = ("ap", "ap50", "teacher_ap")
 class Picture(BaseModel):
     """One coded picture: its id in the data set, bits of its file, pixels that were coded."""
 
-    id: int
-    bits: int
-    pixels: int
+    id: int = Field(ge=0, lt=2**63)
+    bits: int = Field(ge=0, lt=2**63)
+    pixels: int = Field(gt=0, lt=2**63)
 
 
 class TrainedAs(BaseModel):
@@ -64,7 +64,7 @@ class Result(BaseModel):
     coders that were not trained here, `fidelity` where it was not measured, and both in older files.
     """
 
-    model_config = ConfigDict(populate_by_name=True)
+    model_config = ConfigDict(populate_by_name=True, allow_inf_nan=False)
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     curve: str
@@ -107,6 +107,12 @@ class Result(BaseModel):
     @matches.setter
     def matches(self, matches: dict[str, Matches]) -> None:
         self._matches = matches
+
+    @model_validator(mode="after")
+    def _pictures_are_those_counted(self) -> Result:
+        if self.pictures and len(self.pictures) != self.images:
+            raise ValueError(f"counts {self.images} pictures and lists {len(self.pictures)}")
+        return self
 
     @model_validator(mode="before")
     @classmethod

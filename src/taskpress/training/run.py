@@ -26,6 +26,7 @@ from taskpress.training.config import Preset, RunConfig, TrainerConfig, expand
 from taskpress.training.data import CropsModule
 from taskpress.training.module import CodecTraining
 from taskpress.training.teacher import Teacher
+from taskpress.training.yaml_text import parse_yaml
 from taskpress.version import __version__
 
 OWN_FIELDS = {"trainer": {"accelerator", "checkpoint_every", "log_every"}}
@@ -212,7 +213,7 @@ def _claim(path: Path, wanted: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
         return
-    there = yaml.safe_load(path.read_text())
+    there = parse_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path))
     if not isinstance(there, dict):
         raise ConfigError(f"{path}: is damaged; remove its folder to train anew")
     # Settings that came with a later version were at their defaults.
