@@ -85,5 +85,5 @@ def test_what_has_no_branch_says_so(trained: Path, tmp_path: Path) -> None:
         with pytest.raises(DataError, match=r"last\.ckpt: no checkpoint of tiny-aux-q1"):
             restore(folder)
     (folder / "config.yaml").write_text("[1, 2]")
-    with pytest.raises(ConfigError, match="holds no settings"):
+    with pytest.raises(ConfigError, match="is damaged"):
         restore(folder)

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import yaml
-from pydantic import ValidationError
 from torch import nn
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
@@ -20,6 +18,7 @@ from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import give_allocator
 from taskpress.training.config import RunConfig, expand
 from taskpress.training.module import CodecTraining
+from taskpress.training.settings import read_settings
 
 MODEL = "codec.model."
 """What weights of the codec begin with in a checkpoint."""
@@ -46,7 +45,7 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     Codec and branch are of one step, the codec in the full precision of training. ConfigError where the
     folder holds no such training, or one without a branch; DataError for a damaged checkpoint.
     """
-    config = _config(folder / "config.yaml")
+    config, _ = read_settings(folder / "config.yaml")
     if config.recognizer is None or config.objective.alpha == 0:
         raise ConfigError(f"{folder}: {config.name} was trained without an auxiliary branch (alpha 0)")
     checkpoint = folder / "checkpoints" / "last.ckpt"
@@ -73,16 +72,3 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
         recognizers[0].to(device)
     assert training.branch is not None
     return Restored(config, step, training.codec, training.branch, recognizers[0])
-
-
-def _config(path: Path) -> RunConfig:
-    try:
-        content = yaml.safe_load(path.read_text())
-        known = {key: value for key, value in content.items() if key in RunConfig.model_fields}
-        return RunConfig.model_validate(known)
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: cannot be read ({error.strerror}); name a training's folder, e.g. runs/scenes/aux-q2"
-        ) from None
-    except (yaml.YAMLError, AttributeError, ValidationError):
-        raise ConfigError(f"{path}: holds no settings of a training") from None
