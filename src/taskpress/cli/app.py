@@ -17,6 +17,7 @@ from taskpress.cli.encode import encode
 from taskpress.cli.evaluate import evaluate
 from taskpress.cli.evaluate_branch import evaluate_branch
 from taskpress.cli.export import export
+from taskpress.cli.gradients import gradients
 from taskpress.cli.info import info
 from taskpress.cli.table import table
 from taskpress.cli.train import train
@@ -42,6 +43,7 @@ for command in (
     table,
     allocation,
     evaluate_branch,
+    gradients,
     export,
     train_recognizer,
 ):
