@@ -88,7 +88,7 @@ def windows(rows: Iterable[Mapping[str, float]], length: int) -> list[Window]:
     for row in sorted(rows, key=lambda row: row["step"]):
         grouped.setdefault(int(row["step"]) // length, []).append(row)
     found = []
-    for index, inside in sorted(grouped.items()):
+    for index, inside in grouped.items():
         quartiles = {}
         for name in QUANTITIES:
             values = [row[f"gradient/{name}"] for row in inside if f"gradient/{name}" in row]
@@ -99,7 +99,7 @@ def windows(rows: Iterable[Mapping[str, float]], length: int) -> list[Window]:
             found.append(
                 Window(
                     first=index * length + 1,
-                    last=(index + 1) * length,
+                    last=int(inside[-1]["step"]) + 1,
                     batches=len(inside),
                     quartiles=quartiles,
                 )
