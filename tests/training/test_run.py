@@ -128,8 +128,8 @@ def test_arms_see_the_same_batches_and_noise_and_start_from_the_same_codec(
     def watches(self: CodecTraining, batch: Any, batch_idx: int) -> torch.Tensor:
         batches.setdefault(self.config.short_name, []).append(batch.images.numpy().tobytes())
 
-        def keeps(codec: Codec, images: torch.Tensor, explore: torch.Generator | None) -> Estimate:
-            found = estimate(codec, images, explore)
+        def keeps(codec: Codec, images: torch.Tensor, *more: Any, **named: Any) -> Estimate:
+            found = estimate(codec, images, *more, **named)
             first_latent.setdefault(self.config.short_name, found.latent.detach())
             return found
 
