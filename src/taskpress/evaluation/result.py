@@ -205,7 +205,8 @@ def _read_matches(path: Path) -> dict[str, Matches]:
                 )
                 for key in sorted(names)
             }
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    # RuntimeError: a flag in the archive that says it were encrypted, or packed as zipfile does not know.
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged ({error}); remove it to do without intervals") from None
 
 
