@@ -17,6 +17,7 @@ from taskpress.cli.measuring import (
     Images,
     Limit,
     Output,
+    Precision,
     RecognizerSpec,
     Resize,
     checked_device,
@@ -36,6 +37,7 @@ def evaluate(
     resize: Resize = None,
     limit: Limit = None,
     curve: CurveName = None,
+    precision: Precision = "float32",
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -57,7 +59,7 @@ def evaluate(
     device = checked_device(device)
     coders = []
     for source in codecs:
-        codec = Codec.load(source)
+        codec = Codec.load(source, precision)
         codec.to(device).eval()
         name = codec_name(source)
         coders.append(CodecCoder(codec, curve or default_curve(codec.card, name), name))

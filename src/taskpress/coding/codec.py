@@ -123,7 +123,7 @@ class Codec(nn.Module):
         """A codec in evaluation mode, by shipped name or path.
 
         Paths are .safetensors files from `save`, or CompressAI checkpoints (.pth.tar, .pth, .pt) of the four
-        architectures. CodecError in one line for everything else, and for an unknown `precision`.
+        architectures. CodecError in one line for everything else, ConfigError for an unknown `precision`.
         """
         check_precision(precision)
         checkpoint = read_checkpoint(name)
@@ -152,7 +152,7 @@ class Codec(nn.Module):
 
     @property
     def precision(self) -> str:
-        """What g_a and g_s compute in when files are coded; CodecError for a name not in `PRECISIONS`."""
+        """What g_a and g_s compute in when files are coded; ConfigError for a name not in `PRECISIONS`."""
         return self._precision
 
     @precision.setter

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from taskpress.coding.errors import CodecError
+from taskpress.coding.errors import ConfigError
 from taskpress.coding.models import HyperpriorModel
 
 PRECISIONS = ("float32", "bfloat16", "auto")
@@ -32,9 +32,9 @@ class Transforms(NamedTuple):
 
 
 def check_precision(precision: str) -> str:
-    """The name given; CodecError for one that is not of `PRECISIONS`."""
+    """The name given; ConfigError for one that is not of `PRECISIONS`."""
     if precision not in PRECISIONS:
-        raise CodecError(f"there is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
+        raise ConfigError(f"there is no precision {precision!r}; choose one of {', '.join(PRECISIONS)}")
     return precision
 
 
