@@ -130,7 +130,7 @@ def race(channels: int, width: int, height: int, repeats: int, also: list[str]) 
     squares = {name: torch.randn(MATRIX, MATRIX).to(getattr(torch, name)) for name in ("float32", "bfloat16")}
     times: dict[tuple[str, str], list[float]] = {}
     outputs: dict[tuple[str, str], Tensor] = {}
-    for turn in range(repeats + 1):
+    for _ in range(repeats + 1):
         for name, square in squares.items():
             times.setdefault(("peak", name), []).append(clock(lambda s=square: s @ s)[0])
         for part, x in inputs.items():
