@@ -2,7 +2,7 @@
 
     python benchmarks/where_time_goes.py --size 768x512 --channels 128 --threads 2
 
-The codec and the picture are those of benchmarks/coding.py, which needs CompressAI. Every part is timed within
+Codec and picture are those of benchmarks/coding.py, which needs CompressAI. Every part is timed within
 the very calls; a figure is the median over the repeats after the first, in milliseconds, with its share. What
 is made once for a codec's weights (tables, whole numbers, fingerprint, copies in bfloat16) has its own line.
 """
