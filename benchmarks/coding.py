@@ -114,37 +114,44 @@ def clock(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 @torch.inference_mode()
+def one_round(
+    codec: Codec, fast: Codec, theirs: Cheng2020Attention, x: torch.Tensor
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds of every part, and bytes of every contender."""
+    found: dict[str, float] = {}
+    model, coder = codec.model, codec._freeze().coder
+    with watched(theirs, ("g_a", "h_a", "h_s")) as spent:
+        found["theirs encode"], coded = clock(lambda: theirs.compress(x))
+    found["theirs encode entropy"] = found["theirs encode"] - sum(spent)
+    with watched(model, ("g_a", "h_a")) as spent, watched(coder, ("h_s",)) as synthesis:
+        found["ours encode"], data = clock(lambda: codec.encode(x[0]))
+    found["ours encode entropy"] = found["ours encode"] - sum(spent) - sum(synthesis)
+    found["fast encode"], fast_data = clock(lambda: fast.encode(x[0]))
+    found["encode transforms"], _ = clock(lambda: model.h_s(model.h_a(model.g_a(x))))
+    with watched(theirs, ("g_s",)) as spent:
+        found["theirs decode"], _ = clock(lambda: theirs.decompress(coded["strings"], coded["shape"]))
+    found["theirs decode entropy"] = found["theirs decode"] - sum(spent)
+    with watched(model, ("g_s",)) as spent:
+        found["ours decode"], _ = clock(lambda: codec.decode(data, "tensor"))
+    found["ours decode entropy"] = found["ours decode"] - sum(spent)
+    found["fast decode"], _ = clock(lambda: fast.decode(fast_data, "tensor"))
+    latent = torch.zeros(1, codec.latent_channels, x.shape[2] // 16, x.shape[3] // 16)
+    found["decode transforms"], _ = clock(lambda: model.g_s(latent))
+    written = sum(len(strings[0]) for strings in coded["strings"])
+    return found, {"ours": len(data), "fast": len(fast_data), "theirs": written}
+
+
 def race(
     codec: Codec, fast: Codec, theirs: Cheng2020Attention, x: torch.Tensor, repeats: int
 ) -> dict[str, Any]:
-    """Seconds of every part, medians of `repeats` rounds, after one that is not counted."""
+    """Medians of `repeats` rounds, after one with a small picture to warm up."""
+    one_round(codec, fast, theirs, picture(256, 256))
     times: Times = {}
-    model, coder = codec.model, codec._freeze().coder
-    sizes = {}
-    for turn in range(repeats + 1):
-        found: dict[str, float] = {}
-        with watched(theirs, ("g_a", "h_a", "h_s")) as spent:
-            found["theirs encode"], coded = clock(lambda: theirs.compress(x))
-        found["theirs encode entropy"] = found["theirs encode"] - sum(spent)
-        with watched(model, ("g_a", "h_a")) as spent, watched(coder, ("h_s",)) as synthesis:
-            found["ours encode"], data = clock(lambda: codec.encode(x[0]))
-        found["ours encode entropy"] = found["ours encode"] - sum(spent) - sum(synthesis)
-        found["fast encode"], fast_data = clock(lambda: fast.encode(x[0]))
-        found["encode transforms"], _ = clock(lambda: model.h_s(model.h_a(model.g_a(x))))
-        with watched(theirs, ("g_s",)) as spent:
-            strings, shape = coded["strings"], coded["shape"]
-            found["theirs decode"], _ = clock(lambda s=strings, h=shape: theirs.decompress(s, h))
-        found["theirs decode entropy"] = found["theirs decode"] - sum(spent)
-        with watched(model, ("g_s",)) as spent:
-            found["ours decode"], _ = clock(lambda d=data: codec.decode(d, "tensor"))
-        found["fast decode"], _ = clock(lambda d=fast_data: fast.decode(d, "tensor"))
-        found["ours decode entropy"] = found["ours decode"] - sum(spent)
-        latent = torch.zeros(1, codec.latent_channels, x.shape[2] // 16, x.shape[3] // 16)
-        found["decode transforms"], _ = clock(lambda y=latent: model.g_s(y))
-        sizes = {"ours": len(data), "fast": len(fast_data), "theirs": sum(len(s[0]) for s in strings)}
-        if turn:
-            for name, seconds in found.items():
-                times.setdefault(name, []).append(seconds)
+    sizes: dict[str, int] = {}
+    for _ in range(repeats):
+        found, sizes = one_round(codec, fast, theirs, x)
+        for name, value in found.items():
+            times.setdefault(name, []).append(value)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     ratios = {}
     for way in ("encode", "decode"):
