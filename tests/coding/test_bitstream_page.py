@@ -2,7 +2,6 @@
 
 import ast
 import hashlib
-import json
 import re
 import sys
 from pathlib import Path
@@ -20,29 +19,23 @@ from taskpress.coding.entropy_coding import CODING
 from taskpress.coding.tables import gaussian_tables
 
 from . import second_decoder
-from .conftest import decisive
+from .conftest import ARCHITECTURES, decisive
 from .second_decoder import real
 from .second_decoder.container import crc32c
+from .test_golden import DIGESTS, GOLDEN, MAKER
 
 PROJECT = Path(__file__).resolve().parents[2]
-GOLDEN = PROJECT / "tests" / "golden"
-DIGESTS = json.loads((GOLDEN / "latents.json").read_text())
-THIN = 4
 
 
-def digest(latent: np.ndarray) -> str:
-    return hashlib.sha256(latent.astype("<i4").tobytes()).hexdigest()
-
-
-@pytest.mark.parametrize("architecture", DIGESTS)
-def test_golden_files(architecture: str) -> None:
-    codec = second_decoder.read_codec(GOLDEN / f"{architecture}.safetensors")
-    latent, pixels = second_decoder.decode(codec, (GOLDEN / f"{architecture}.tpc").read_bytes())
-    assert digest(latent) == DIGESTS[architecture]["picture"]
-    expected = np.asarray(Image.open(GOLDEN / f"{architecture}.png")).astype(int)
-    assert np.abs(pixels[::THIN, ::THIN] - expected).max() <= 1
-    far, _ = second_decoder.decode(codec, (GOLDEN / f"{architecture}-far.tpc").read_bytes())
-    assert digest(far) == DIGESTS[architecture]["far"]
+@pytest.mark.parametrize("name", DIGESTS)
+def test_golden_files(name: str) -> None:
+    codec = second_decoder.read_codec(GOLDEN / f"{name}.safetensors")
+    for kind, digest in DIGESTS[name].items():
+        latent, pixels = second_decoder.decode(codec, MAKER.file_of(name, kind).read_bytes())
+        assert hashlib.sha256(latent.astype("<i4").tobytes()).hexdigest() == digest
+        if kind == "picture":
+            expected = np.asarray(Image.open(GOLDEN / f"{name}.png")).astype(int)
+            assert np.abs(pixels[:: MAKER.THIN, :: MAKER.THIN] - expected).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["roi", "semantic"])
@@ -59,10 +52,11 @@ def test_a_codec_with_an_allocator(lively, picture, tmp_path: Path, kind: str) -
 
 
 def test_a_codec_that_was_trained(picture) -> None:
-    codec = taskpress.load("mse-n48")
-    data = codec.encode(picture(100, 150, seed=5))
-    latent, pixels = second_decoder.decode(second_decoder.read_codec(SHIPPED / "mse-n48.safetensors"), data)
-    ours = codec._freeze().coder.decode(bitstream.unpack(data)[1], 8, 12)
+    codec = taskpress.load("scenes-aux-q3")
+    data = codec.encode(picture(60, 100, seed=5))
+    own = second_decoder.read_codec(SHIPPED / "scenes-aux-q3.safetensors")
+    latent, pixels = second_decoder.decode(own, data)
+    ours = codec._freeze().coder.decode(bitstream.unpack(data)[1], 4, 8)
     assert np.array_equal(latent, (ours * 256).numpy())
     assert np.abs(pixels - codec.decode(data, "numpy").astype(int)).max() <= 1
 
@@ -73,7 +67,7 @@ def test_any_codec_and_size(tmp_path: Path, seed: int) -> None:
     """Weights of every magnitude, so that layers of every shift, activations at their limits and tables of
     every level take part."""
     rng = np.random.default_rng(seed)
-    architecture, channels = list(DIGESTS)[seed % 4], int(rng.integers(2, 12))
+    architecture, channels = ARCHITECTURES[seed % 4], int(rng.integers(2, 12))
     codec = Codec.create(architecture, channels, seed=seed)
     for parameter in codec.model.parameters():
         parameter.data.mul_(2.0 ** float(rng.uniform(-2, 3)))
