@@ -18,6 +18,7 @@ from taskpress.cli.measuring import (
     Images,
     Limit,
     Output,
+    Precision,
     RecognizerSpec,
     Resize,
     checked_device,
@@ -40,6 +41,7 @@ def evaluate(
     resize: Resize = None,
     limit: Limit = None,
     curve: CurveName = None,
+    precision: Precision = "float32",
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -59,7 +61,7 @@ def evaluate(
     from taskpress.evaluation.rate_accuracy import CodecCoder
 
     device = checked_device(device)
-    loaded = [Codec.load(source).to(device).eval() for source in codecs]
+    loaded = [Codec.load(source, precision).to(device).eval() for source in codecs]
     coders = [
         CodecCoder(codec, curve or default_curve(codec.card, codec_name(source)), name)
         for source, codec, name in zip(codecs, loaded, names_by_seed(codecs, loaded), strict=True)

@@ -57,6 +57,14 @@ Output = Annotated[
     typer.Option("-o", "--output", help="RESULT.json, or a folder that gets one JSON per operating point."),
 ]
 CurveName = Annotated[str | None, typer.Option("--curve", help="Name of the curve the results belong to.")]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="What the transforms compute in: float32, bfloat16 (twice as fast on processors that multiply "
+        "it), or auto: bfloat16 on those.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1, …")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 

@@ -33,6 +33,8 @@ _PACKAGES = (
     "constriction",
     "faster-coco-eval",
     "onnx2torch",
+    "imagecodecs",
+    "pillow-heif",
 )
 
 BOX_SCORES = ("ap", "ap50", "teacher_ap", "teacher_ap50")
