@@ -20,6 +20,7 @@ from taskpress.cli.measuring import (
     Output,
     RecognizerSpec,
     Resize,
+    WithFidelity,
     checked_device,
     measure,
     open_dataset,
@@ -40,6 +41,7 @@ def evaluate(
     resize: Resize = None,
     limit: Limit = None,
     curve: CurveName = None,
+    fidelity: WithFidelity = True,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -66,7 +68,7 @@ def evaluate(
     ]
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
-    measure(coders, dataset, judge, resize, limit, output, as_json)
+    measure(coders, dataset, judge, resize, limit, fidelity, output, as_json)
 
 
 def codec_name(source: str) -> str:
