@@ -13,6 +13,7 @@ from taskpress.coding.errors import DataError
 from taskpress.evaluation import compare as comparing
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result
+from taskpress.evaluation.side_by_side import side_by_side
 
 from .mutations import SLOW_COUNT, attack
 
@@ -24,6 +25,7 @@ def result(curve: str, quality: int) -> str:
         "curve": curve,
         "codec": f"{curve}-q{quality}",
         "codec_fingerprint": "0" * 16,
+        "training": {"seed": 1, "rate": float(quality)},
         "recognizer": "scenes",
         "recognizer_fingerprint": "1" * 16,
         "dataset": "scenes",
@@ -33,6 +35,7 @@ def result(curve: str, quality: int) -> str:
         **scores,
         "scores": scores,
         "uncompressed_scores": scores,
+        "fidelity": {"psnr": 30.0, "ms_ssim": 0.9, "note": None},
         "encode_s_per_mp": 1.0,
         "decode_s_per_mp": 1.0,
         "encoder": {"parameters": 5, "macs_per_pixel": 7.0, "ms": 3.0, "allocator": None},
@@ -58,6 +61,8 @@ def attack_results(folder: Path, count: int, seed: int, shown: int) -> None:
         read = [Result.read(found) for found in comparing.find_results([path, *rng.choice([rest, []])])]
         comparison = comparing.compare(read, resamples=5)
         json.dumps(comparison.as_json(), allow_nan=False)
+        table = side_by_side(read)
+        assert table.markdown() and table.csv()
         if shown:
             shown -= 1
             print_comparison(comparison)

@@ -204,4 +204,4 @@ def _print_shares(collected: Shares) -> None:
             f"{100 * share.area:.1f} %",
             f"{share.share / share.area:.2f}",
         )
-    Console().print(table)
+    Console(markup=False).print(table)

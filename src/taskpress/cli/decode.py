@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from taskpress.cli.batch import Jobs, Row, run_all, targets
-from taskpress.cli.measuring import AsJson
+from taskpress.cli.measuring import AsJson, Precision
 
 
 def decode(
@@ -18,6 +18,7 @@ def decode(
         list[str] | None,
         typer.Option("--codec", help="Codec file the pictures were coded with, if it is not a shipped one."),
     ] = None,
+    precision: Precision = "float32",
     jobs: Jobs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -28,7 +29,7 @@ def decode(
     from taskpress.cli.bitstreams import CodecFinder, find_bitstreams
     from taskpress.coding.images import write_image
 
-    finder = CodecFinder(codecs or ())
+    finder = CodecFinder(codecs or (), precision)
 
     def work(path: Path, target: Path) -> Row:
         name, image = finder.decode(path)

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from taskpress.cli.batch import Jobs, Row, run_all, targets
-from taskpress.cli.measuring import AsJson
+from taskpress.cli.measuring import AsJson, Precision
 from taskpress.coding.files import atomic_write
 
 
@@ -19,6 +19,7 @@ def encode(
     resize: Annotated[
         int | None, typer.Option(min=16, help="Scale the long side to this many pixels first.")
     ] = None,
+    precision: Precision = "float32",
     jobs: Jobs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -36,7 +37,7 @@ def encode(
             pairs += [(file, file.relative_to(path)) for file in find_pictures(path)]
         else:
             pairs.append((path, Path(path.name)))
-    model = Codec.load(codec)
+    model = Codec.load(codec, precision)
 
     def work(path: Path, target: Path) -> Row:
         image = read_image(path)

@@ -18,6 +18,7 @@ from taskpress.cli.measuring import (
     Images,
     Limit,
     Output,
+    Precision,
     RecognizerSpec,
     Resize,
     WithFidelity,
@@ -42,6 +43,7 @@ def evaluate(
     limit: Limit = None,
     curve: CurveName = None,
     fidelity: WithFidelity = True,
+    precision: Precision = "float32",
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -61,7 +63,7 @@ def evaluate(
     from taskpress.evaluation.rate_accuracy import CodecCoder
 
     device = checked_device(device)
-    loaded = [Codec.load(source).to(device).eval() for source in codecs]
+    loaded = [Codec.load(source, precision).to(device).eval() for source in codecs]
     coders = [
         CodecCoder(codec, curve or default_curve(codec.card, codec_name(source)), name)
         for source, codec, name in zip(codecs, loaded, names_by_seed(codecs, loaded), strict=True)

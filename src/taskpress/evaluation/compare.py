@@ -155,7 +155,9 @@ def compare(results: Sequence[Result], anchor: str | None = None, resamples: int
     }
     by_seed = {name: found for name, found in by_seed.items() if found}
     comparison = Comparison(anchor, curves, grouped, outcomes, by_seed)
-    return replace(comparison, **_intervals(comparison, resamples)) if resamples else comparison
+    if not resamples or not any(result.matches for result in results):
+        return comparison
+    return replace(comparison, **_intervals(comparison, resamples))
 
 
 def _rate_of_means(
@@ -238,6 +240,6 @@ def must_match(results: Sequence[Result], same_recognizer: bool = True) -> None:
 def _is_result(path: Path) -> bool:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and {"schema", "curve", "bpp"} <= content.keys()

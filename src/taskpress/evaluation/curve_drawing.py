@@ -17,6 +17,11 @@ _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":")
 
 
+def verbatim(text: str) -> str:
+    """Text that a figure shows as it is: matplotlib would read what stands between dollar signs as TeX."""
+    return text.replace("$", r"\$")
+
+
 def draw_curve(ax: Axes, index: int, name: str, repeats: Repeats[M], metric: str) -> None:
     """Draws scores over bits per pixel; of several seeds each one lightly and the means in full.
 
@@ -45,7 +50,7 @@ def draw_curve(ax: Axes, index: int, name: str, repeats: Repeats[M], metric: str
         markersize=3.5 if several else 5.5,
         markeredgecolor="white",
         markeredgewidth=0.6,
-        label=f"{name}, mean of {len(repeats.by_seed)} seeds" if several else name,
+        label=verbatim(f"{name}, mean of {len(repeats.by_seed)} seeds" if several else name),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.compare import Comparison
-from taskpress.evaluation.curve_drawing import draw_curve, rate_axis
+from taskpress.evaluation.curve_drawing import draw_curve, rate_axis, verbatim
 from taskpress.evaluation.metrics import Metric
 from taskpress.evaluation.result import Result
 
@@ -48,9 +48,8 @@ def rd_figure(comparison: Comparison) -> bytes:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     any_result = next(iter(comparison.curves.values()))[0]
     scaled = f", long side {any_result.resize}" if any_result.resize else ""
-    figure.suptitle(
-        f"{any_result.images} pictures of {any_result.dataset}{scaled} · {any_result.recognizer}", fontsize=10
-    )
+    title = f"{any_result.images} pictures of {any_result.dataset}{scaled} · {any_result.recognizer}"
+    figure.suptitle(verbatim(title), fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()

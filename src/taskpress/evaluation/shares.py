@@ -15,7 +15,7 @@ from taskpress.coding.errors import DataError
 from taskpress.coding.files import atomic_write
 from taskpress.datasets.dataset import Dataset
 from taskpress.evaluation.allocation import dataset_share
-from taskpress.evaluation.curve_drawing import draw_curve, rate_axis
+from taskpress.evaluation.curve_drawing import draw_curve, rate_axis, verbatim
 from taskpress.evaluation.rate_accuracy import Reference, trained_as
 from taskpress.evaluation.result import TrainedAs, command_line, versions
 from taskpress.evaluation.seeds import repeats
@@ -132,8 +132,10 @@ def shares_figure(shares: Shares) -> bytes:
     ax.set_ylabel("share of bits inside boxes, %")
     scaled = f", long side {shares.resize}" if shares.resize else ""
     ax.set_title(
-        f"{shares.images} pictures of {shares.dataset}{scaled}\n"
-        f"recognizer {shares.recognizer}: {shares.boxes} boxes",
+        verbatim(
+            f"{shares.images} pictures of {shares.dataset}{scaled}\n"
+            f"recognizer {shares.recognizer}: {shares.boxes} boxes"
+        ),
         fontsize=10,
     )
     ax.legend(frameon=False)

@@ -81,8 +81,10 @@ def _train(
     own, target = folder / config.short_name, codec_path(folder, config)
     _claim(own / "config.yaml", {**config.model_dump(), **provenance})
     atomic_write(folder / "preset.yaml", yaml.safe_dump(preset.model_dump(), sort_keys=False).encode())
-    if target.exists() and Codec.load(target).card.get("steps", 0) >= wanted:
-        return target
+    if target.exists():
+        done = Codec.load(target).card.get("steps")
+        if isinstance(done, int) and done >= wanted:
+            return target
 
     last = own / "checkpoints" / "last.ckpt"
     trainer = _trainer(config.trainer, config.optimizer.clip, wanted, config.name, own, _step_of(last))
