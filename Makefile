@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup setup-dev demo test slow lint clean
+.PHONY: setup setup-dev demo results test slow lint clean
 
 setup: $(VENV)/installed
 setup-dev: $(VENV)/installed-dev
@@ -20,6 +20,10 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-peers.txt
 
 demo: setup
 	$(BIN)/taskpress demo -o demo
+
+# Figures and tables of docs/ from the stored results; nothing is trained or measured.
+results: setup
+	$(BIN)/python docs/redraw.py
 
 test: setup-dev
 	$(BIN)/python -m pytest

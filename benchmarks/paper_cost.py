@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from taskpress.coding.codec import Codec
 from taskpress.detections import Detections
 from taskpress.recognition.named import load_recognizer
-from taskpress.training.config import load_preset
+from taskpress.training.presets import load_preset
 
 LABELLED = (480, 640)
 """COCO's usual picture."""

@@ -36,6 +36,11 @@ class Task(StrEnum):
         """
         return self is Task.CLASSIFICATION
 
+    @property
+    def has_boxes(self) -> bool:
+        """Whether predictions and labels are boxes, with masks or without."""
+        return issubclass(TARGETS[self], Detections)
+
 
 class Target(Protocol):
     """A prediction, a teacher's label or an annotation of one picture, in that picture's pixels."""

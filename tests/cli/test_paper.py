@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from taskpress.cli.app import app
-from taskpress.training.config import load_preset
+from taskpress.training.presets import load_preset
 
 RECOGNIZER = "fasterrcnn-x101-fpn:random?crop_scale=1.667,threshold=0.5"
 

@@ -1,5 +1,6 @@
 """Codecs whose latents are worth coding, and pictures that look like something."""
 
+import copy
 from collections.abc import Callable
 from functools import cache
 
@@ -9,6 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
 
 ARCHITECTURES = ("cheng2020-attention", "cheng2020-anchor", "joint-autoregressive", "mean-scale-hyperprior")
@@ -41,6 +43,31 @@ def enlivened(architecture: str, channels: int = 16) -> Codec:
     gaussian.weight.mul_(4)
     gaussian.bias[: codec.latent_channels] += 1.5
     return codec.eval()
+
+
+def with_allocator(codec: Codec, settings: AllocatorSettings) -> Codec:
+    codec = copy.deepcopy(codec)
+    codec.attach_allocator(settings, seed=3)
+    return codec.eval()
+
+
+def decisive(codec: Codec, settings: AllocatorSettings) -> Codec:
+    """With an allocator whose maps have several levels, and gains that differ from channel to channel."""
+    codec = with_allocator(codec, settings)
+    allocator = codec.allocator
+    assert allocator is not None
+    with torch.random.fork_rng(), torch.no_grad():
+        torch.manual_seed(5)
+        # At most about 1: a latent far beyond what its probabilities know is estimated at 30 bits a value,
+        # where the coder has a cheaper way out.
+        allocator.gains.log_gain.add_(0.2 * torch.randn_like(allocator.gains.log_gain) - 0.7)
+        if settings.kind == "roi":
+            torch.nn.init.normal_(allocator.foreground.weight)
+            torch.nn.init.normal_(allocator.attention.excite.weight, std=0.1)
+        else:
+            torch.nn.init.normal_(allocator.classes.weight)
+            torch.nn.init.normal_(allocator.policy[2].weight, std=4.0)
+    return codec
 
 
 @pytest.fixture

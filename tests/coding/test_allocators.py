@@ -14,39 +14,15 @@ from safetensors.torch import save_file
 import taskpress
 from taskpress.coding import bitstream
 from taskpress.coding.allocation import Allocator, AllocatorSettings
-from taskpress.coding.codec import Codec
 from taskpress.coding.errors import BitstreamError, CodecError
 from taskpress.coding.gain import GainTable
 from taskpress.coding.images import to_tensor
 from taskpress.coding.level_map import split_section, write_levels
 from taskpress.coding.semantic_allocator import describe, draw
 
+from .conftest import decisive, with_allocator
+
 KINDS = [AllocatorSettings("roi", 5, 16), AllocatorSettings("semantic", 5, 16, 3)]
-
-
-def with_allocator(codec: Codec, settings: AllocatorSettings) -> Codec:
-    codec = copy.deepcopy(codec)
-    codec.attach_allocator(settings, seed=3)
-    return codec.eval()
-
-
-def decisive(codec: Codec, settings: AllocatorSettings) -> Codec:
-    """With an allocator whose maps have several levels, and gains that differ from channel to channel."""
-    codec = with_allocator(codec, settings)
-    allocator = codec.allocator
-    assert allocator is not None
-    with torch.random.fork_rng(), torch.no_grad():
-        torch.manual_seed(5)
-        # At most about 1: a latent far beyond what its probabilities know is estimated at 30 bits a value,
-        # where the coder has a cheaper way out.
-        allocator.gains.log_gain.add_(0.2 * torch.randn_like(allocator.gains.log_gain) - 0.7)
-        if settings.kind == "roi":
-            torch.nn.init.normal_(allocator.foreground.weight)
-            torch.nn.init.normal_(allocator.attention.excite.weight, std=0.1)
-        else:
-            torch.nn.init.normal_(allocator.classes.weight)
-            torch.nn.init.normal_(allocator.policy[2].weight, std=4.0)
-    return codec
 
 
 @pytest.fixture(params=KINDS, ids=lambda settings: settings.kind)

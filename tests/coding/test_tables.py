@@ -54,6 +54,17 @@ def test_z_tables_are_the_cumulative() -> None:
         assert off.max() <= 1.01
 
 
+def test_a_channel_that_spreads_far_beyond_its_table() -> None:
+    """Where hardly anything falls into a table, its symbols have nothing to give for the others' rounding."""
+    bottleneck = stirred()
+    with torch.no_grad():
+        for matrix in bottleneck.matrices:
+            matrix.sub_(6)
+    for table in z_tables(bottleneck):
+        assert table.weights.sum() == TOTAL and table.weights.min() >= 1
+        assert table.weights[-1] > 0.99 * TOTAL
+
+
 def test_the_coder_takes_the_weights_as_they_are() -> None:
     """What constriction spends is what the weights say: n symbols of weight w cost n·(24 - log2 w) bits."""
     table = gaussian_tables()[30]

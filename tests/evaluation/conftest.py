@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,10 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from typer.testing import CliRunner
+from typer.testing import Result as Outcome
 
+from taskpress.cli.app import app
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category, Detections
 from taskpress.evaluation.result import Result
@@ -161,3 +166,32 @@ def make_result() -> Callable[..., Result]:
         return Result.model_validate({**values, **fields})
 
     return make
+
+
+def call(*words: object) -> Outcome:
+    outcome = CliRunner().invoke(app, [str(word) for word in words])
+    if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+        raise outcome.exception
+    return outcome
+
+
+@pytest.fixture
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with pictures and annotations; every recognizer is the detector of colours."""
+    monkeypatch.setattr("taskpress.recognition.named.load_recognizer", lambda spec: ColourDetector())
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    data = Squares()
+    truth = data.coco_ground_truth()
+    assert truth is not None
+    for index, entry in enumerate(truth["images"]):
+        Image.fromarray(data[index].image).save(pictures / f"{index}.png")
+        entry["file_name"] = f"{index}.png"
+    (tmp_path / "annotations.json").write_text(json.dumps(truth))
+    return tmp_path
+
+
+def data_options(world: Path) -> list[object]:
+    return [
+        "--images", world / "pictures", "--annotations", world / "annotations.json", "--recognizer", "toy",
+    ]  # fmt: skip

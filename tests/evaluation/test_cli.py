@@ -4,39 +4,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from taskpress.cli.app import app
 from taskpress.cli.evaluate import default_curve
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import CodecError, ConfigError, DataError, ImageError
 from taskpress.datasets.scenes import CATEGORIES
 
-from .conftest import ColourDetector, Squares
-
-
-def call(*words: object) -> Result:
-    outcome = CliRunner().invoke(app, [str(word) for word in words])
-    if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
-        raise outcome.exception
-    return outcome
-
-
-@pytest.fixture
-def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with pictures and annotations; every recognizer is the detector of colours."""
-    monkeypatch.setattr("taskpress.recognition.named.load_recognizer", lambda spec: ColourDetector())
-    pictures = tmp_path / "pictures"
-    pictures.mkdir()
-    data = Squares()
-    truth = data.coco_ground_truth()
-    assert truth is not None
-    for index, entry in enumerate(truth["images"]):
-        Image.fromarray(data[index].image).save(pictures / f"{index}.png")
-        entry["file_name"] = f"{index}.png"
-    (tmp_path / "annotations.json").write_text(json.dumps(truth))
-    return tmp_path
+from .conftest import ColourDetector, call, data_options
 
 
 @pytest.fixture
@@ -44,12 +19,6 @@ def codec_file(tmp_path: Path) -> Path:
     path = tmp_path / "small-q1.safetensors"
     Codec.create("mean-scale-hyperprior", 8, 12).save(path)
     return path
-
-
-def data_options(world: Path) -> list[object]:
-    return [
-        "--images", world / "pictures", "--annotations", world / "annotations.json", "--recognizer", "toy",
-    ]  # fmt: skip
 
 
 def test_anchors_then_compare(world: Path) -> None:

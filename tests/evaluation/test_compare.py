@@ -67,7 +67,8 @@ def test_unlabelled_results_still_compare_by_the_teacher(make_result: Make) -> N
     "field, value", [("dataset", "val2014"), ("recognizer", "scenes"), ("resize", 640), ("images", 3)]
 )
 def test_different_experiments_do_not_mix(make_result: Make, field: str, value: object) -> None:
-    ours, other = make_result("task", 1, 0.1, 10.0), make_result("task", 2, 0.2, 12.0, **{field: value})
+    ours = make_result("task", 1, 0.1, 10.0)
+    other = make_result("task", 2, 0.2, 12.0, **{"pictures": [], field: value})
     with pytest.raises(DataError, match=rf"'task-q1'.*'task-q2'.*{value}"):
         compare([ours, other])
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from taskpress.coding.errors import ConfigError
-from taskpress.training.config import expand, load_preset, shipped_presets
+from taskpress.training.config import expand
+from taskpress.training.presets import load_preset, shipped_presets
 
 MINIMAL = """
 name: mine

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from taskpress.coding.errors import ConfigError
+from taskpress.coding.errors import ConfigError, RecognizerError
 from taskpress.recognition import faster_rcnn
+from taskpress.recognition.named import load_recognizer
 from taskpress.training import recognizer as training
 from taskpress.training.recognizer import RecognizerTraining, export, train
 
@@ -62,6 +63,13 @@ def test_the_exported_file_is_the_trained_model(tmp_path: Path, monkeypatch: pyt
     assert card["training"]["steps"] == 4
     assert 0 <= card["figures"]["ap"] <= 100
     assert (tmp_path / "scenes-recognizer.safetensors").stat().st_size < 8e6
+
+    other = load_recognizer(f"scenes:{tmp_path / 'scenes-recognizer.safetensors'}")
+    assert other.name == "scenes:scenes-recognizer.safetensors"
+    assert other.fingerprint != load_recognizer("scenes").fingerprint
+    (tmp_path / "broken.safetensors").write_bytes(b"{}")
+    with pytest.raises(RecognizerError, match=r"broken\.safetensors: no recognizer of scenes"):
+        load_recognizer(f"scenes:{tmp_path / 'broken.safetensors'}")
 
     monkeypatch.setattr(faster_rcnn.resources, "files", lambda _: tmp_path)
     (tmp_path / "weights").symlink_to(tmp_path, target_is_directory=True)

@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpress.cli.measuring import AsJson, Device, Resize, checked_device, open_recognizer
+from taskpress.cli.evaluate import codec_name, default_curve, names_by_seed
+from taskpress.cli.measuring import (
+    Annotations,
+    AsJson,
+    Device,
+    Limit,
+    Resize,
+    checked_device,
+    open_dataset,
+    open_recognizer,
+)
+from taskpress.coding.errors import ConfigError
+from taskpress.coding.files import atomic_write
+
+if TYPE_CHECKING:
+    from taskpress.evaluation.shares import Shares
 
 
 def allocation(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="CODEC... IMAGE", help="Codec files or shipped names; last, the picture."),
+        typer.Argument(
+            metavar="CODEC... IMAGES",
+            help="Codec files or shipped names; last, a picture, a folder of pictures, or `scenes`.",
+        ),
     ],
     output: Annotated[
         Path, typer.Option("-o", "--output", help="PNG to write; figures go into a JSON beside it.")
@@ -23,36 +42,59 @@ def allocation(
         str | None,
         typer.Option("--recognizer", help="Draws its boxes and counts the bits inside; e.g. onnx:FILE."),
     ] = None,
+    annotations: Annotations = None,
     resize: Resize = None,
+    limit: Limit = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """Draw where codecs spend their bits, side by side on one scale.
+    """Draw where codecs spend their bits: in one picture, or over a whole set of them.
 
     Bits are those of the codec's own probability model, per latent position.
-    Codecs that code a map of quantization levels show it too.
-    With --recognizer, the share of bits inside the boxes it sees in the
-    uncompressed picture is written under each map.
+    Of one picture, maps are drawn side by side on one scale, with those of
+    codecs that code a map of quantization levels; with --recognizer, the share
+    of bits inside the boxes it sees in the uncompressed picture stands below.
+
+    Of a folder or `scenes`, --recognizer is needed: the share of all bits
+    inside its boxes is drawn over the rate, a curve for each arm, beside the
+    boxes' share of the area. --annotations only chooses the pictures it lists.
 
     Example: taskpress allocation scenes-task-q3 scenes-aux-q3 street.jpg
     --recognizer scenes -o bits.png
+
+    Example: taskpress allocation run/codecs/*.safetensors val2017
+    --recognizer onnx:yolox_nano.onnx --resize 416 -o shares.png
     """
-    from taskpress.cli.evaluate import codec_name
+    if len(sources) < 2:
+        raise ConfigError("allocation needs codecs and pictures: taskpress allocation CODEC... IMAGES -o PNG")
+    if output.suffix.lower() != ".png":
+        raise ConfigError(f"{output}: the figure is a PNG; give a name that ends in .png")
+    *names, pictures = sources
+    if pictures == "scenes" or Path(pictures).is_dir():
+        if recognizer is None:
+            raise ConfigError(f"--recognizer: name the one whose boxes in {pictures} count, e.g. onnx:FILE")
+        _over_a_set(names, pictures, output, recognizer, annotations, resize, limit, device, as_json)
+        return
+    if annotations is not None or limit is not None:
+        raise ConfigError(f"--annotations and --limit choose among several pictures; {pictures} is one")
+    _of_a_picture(names, pictures, output, recognizer, resize, device, as_json)
+
+
+def _of_a_picture(
+    names: Sequence[str],
+    picture: str,
+    output: Path,
+    recognizer: str | None,
+    resize: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
     from taskpress.coding.codec import Codec
-    from taskpress.coding.errors import ConfigError
-    from taskpress.coding.files import atomic_write
     from taskpress.coding.images import read_image, resize_long_side, to_tensor
     from taskpress.detections import Detections
     from taskpress.evaluation.allocation import allocate, area_in_boxes, share_in_boxes
     from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
 
-    if len(sources) < 2:
-        raise ConfigError(
-            "allocation needs a codec and a picture: taskpress allocation CODEC... IMAGE -o PNG"
-        )
-    if output.suffix.lower() != ".png":
-        raise ConfigError(f"{output}: the figure is a PNG; give a name that ends in .png")
-    *names, picture = sources
     device = checked_device(device)
     codecs = [Codec.load(name).to(device).eval() for name in names]
     image = read_image(picture)
@@ -99,3 +141,67 @@ def allocation(
     if len(found):
         typer.echo(f"boxes: {len(found)}, {100 * covered:.1f} % of the picture")
     typer.echo(output)
+
+
+def _over_a_set(
+    names: Sequence[str],
+    images: str,
+    output: Path,
+    recognizer: str,
+    annotations: Path | None,
+    resize: int | None,
+    limit: int | None,
+    device: str,
+    as_json: bool,
+) -> None:
+    from taskpress.coding.codec import Codec
+    from taskpress.evaluation.rate_accuracy import make_reference
+    from taskpress.evaluation.shares import collect, share_of, shares_figure
+
+    judge = open_recognizer(recognizer, device)
+    if not judge.task.has_boxes:
+        raise ConfigError(f"--recognizer {recognizer}: sees no boxes; name a detector")
+    codecs = [Codec.load(name).to(device).eval() for name in names]
+    dataset = open_dataset(images, annotations, None, limit, judge)
+    reference = make_reference(dataset, judge, resize, limit, progress=True)
+    shares = [
+        share_of(
+            codec, default_curve(codec.card, codec_name(source)), name, dataset, reference, progress=True
+        )
+        for source, name, codec in zip(names, names_by_seed(names, codecs), codecs, strict=True)
+    ]
+    collected = collect(shares, reference, judge.name)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(output, shares_figure(collected))
+    collected.write(output.with_suffix(".json"))
+    if as_json:
+        typer.echo(output.with_suffix(".json").read_text(), nl=False)
+        return
+    _print_shares(collected)
+    typer.echo(output)
+
+
+def _print_shares(collected: Shares) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    scaled = f", long side {collected.resize}" if collected.resize else ""
+    table = Table(
+        title=f"{collected.images} pictures of {collected.dataset}{scaled} · "
+        f"{collected.boxes} boxes of {collected.recognizer}"
+    )
+    for column in ("codec", "curve", "λ", "seed", "bpp", "bits in boxes", "area in boxes", "ratio"):
+        table.add_column(column, justify="left" if column in ("codec", "curve") else "right")
+    for share in collected.shares:
+        told = share.training
+        table.add_row(
+            share.codec,
+            share.curve,
+            "–" if told is None else f"{told.rate:g}",
+            "–" if told is None else str(told.seed),
+            f"{share.bpp:.3f}",
+            f"{100 * share.share:.1f} %",
+            f"{100 * share.area:.1f} %",
+            f"{share.share / share.area:.2f}",
+        )
+    Console(markup=False).print(table)

@@ -25,7 +25,7 @@ from taskpress.coding.errors import ConfigError
 
 
 def anchor(
-    kind: Annotated[str, typer.Argument(help="jpeg, webp or avif.")],
+    kind: Annotated[str, typer.Argument(help="jpeg, webp, avif, jpegxl or heic.")],
     quality: Annotated[
         str, typer.Option("--quality", help='Qualities 0 to 100, e.g. "20,30,40"; one point each.')
     ],
@@ -43,7 +43,9 @@ def anchor(
     """Measure a classical codec along the very path that `evaluate` takes.
 
     JPEG is written with fitted tables, progressive, 4:2:0; WebP with method 6;
-    AVIF at speed 4, 4:2:0. Files carry no colour profile and no EXIF.
+    AVIF at speed 4, 4:2:0; JPEG XL with effort 7; HEIC (HEVC intra) by x265,
+    preset slow, 4:2:0. Files carry no colour profile and no EXIF. The last two
+    need packages of their own: pip install 'taskpress[anchors]'.
 
     Example: taskpress anchor avif --quality 20,30,40,50 --images val2017
     --annotations instances_val2017.json --recognizer onnx:yolox_nano.onnx

@@ -15,8 +15,11 @@ from taskpress.cli.decode import decode
 from taskpress.cli.demo import demo
 from taskpress.cli.encode import encode
 from taskpress.cli.evaluate import evaluate
+from taskpress.cli.evaluate_branch import evaluate_branch
 from taskpress.cli.export import export
+from taskpress.cli.gradients import gradients
 from taskpress.cli.info import info
+from taskpress.cli.table import table
 from taskpress.cli.train import train
 from taskpress.cli.train_recognizer import train_recognizer
 from taskpress.coding.errors import ConfigError, TaskPressError
@@ -37,7 +40,10 @@ for command in (
     evaluate,
     anchor,
     compare,
+    table,
     allocation,
+    evaluate_branch,
+    gradients,
     export,
     train_recognizer,
 ):

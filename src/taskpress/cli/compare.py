@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from taskpress.evaluation.bd_rate import BdRate
     from taskpress.evaluation.bootstrap import Interval
     from taskpress.evaluation.compare import Comparison
+    from taskpress.evaluation.seeds import Spread
 
 
 def compare(
@@ -41,7 +42,10 @@ def compare(
     lie when the pictures are drawn anew, with replacement, the same for all
     curves (where results have their NAME.matches.npz beside them).
 
-    Example: taskpress compare results -o comparison --anchor task
+    Codecs of one curve and λ that differ in their seed are averaged, and the
+    BD-rate is also stated seed by seed: against the anchor's of the same seed.
+
+    Example: taskpress compare run-seed1/results run-seed2/results -o comparison
     """
     from taskpress.evaluation import compare as comparing
     from taskpress.evaluation.rd_figure import write_comparison
@@ -62,31 +66,51 @@ def print_comparison(comparison: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)
     table = Table(title=f"BD-rate against {comparison.anchor!r}")
     metrics = comparison.metrics
     scores, rates = [m.heading for m in metrics], [f"BD-rate ({m.heading})" for m in metrics]
     for column in ("curve", "bpp", *scores, *rates):
         table.add_column(column, justify="left" if column == "curve" else "right")
-    for name, points in comparison.curves.items():
+    for name, repeats in comparison.repeats.items():
         outcome = comparison.bd_rates.get(name)
+        several = len(repeats.by_seed) > 1
         table.add_row(
-            name,
-            "\n".join(f"{point.bpp:.3f}" for point in points),
-            *("\n".join(figure(point.scores.get(m.key)) for point in points) for m in metrics),
+            f"{name}\n({len(repeats.by_seed)} seeds)" if several else name,
+            "\n".join(_spread(point.spread(lambda r: r.bpp), 3) for point in repeats.points),
+            *("\n".join(_spread(point.score_spread(m.key), 1) for point in repeats.points) for m in metrics),
             *(
                 _cell(outcome[m.key], comparison.intervals.get(name, {}).get(m.key)) if outcome else "anchor"
                 for m in metrics
             ),
             end_section=True,
         )
+    if any(len(repeats.by_seed) > 1 for repeats in comparison.repeats.values()):
+        table.caption = "mean ± standard deviation over the seeds"
     console.print(table)
+    _print_seeds(comparison, console)
     _print_encoders(comparison, console)
     outcomes = [outcome for by_metric in comparison.bd_rates.values() for outcome in by_metric.values()]
     for reason in dict.fromkeys(o.reason for o in outcomes if o.reason):
         console.print(f"no BD-rate: {reason}", style="yellow", highlight=False)
     for note in dict.fromkeys(o.note for o in outcomes if o.note):
         console.print(f"BD-rate of {note}", style="dim", highlight=False)
+
+
+def _print_seeds(comparison: Comparison, console: Console) -> None:
+    """BD-rates seed by seed, where there are several."""
+    from rich.table import Table
+
+    table = Table(title=f"BD-rate against {comparison.anchor!r} of the same seed")
+    for column in ("curve", "seed", *(m.heading for m in comparison.metrics)):
+        table.add_column(column, justify="left" if column == "curve" else "right")
+    for name, by_seed in comparison.seed_rates.items():
+        for seed, outcome in by_seed.items():
+            values = [outcome[m.key].value for m in comparison.metrics]
+            if values.count(None) < len(values):
+                table.add_row(name, str(seed), *("–" if v is None else f"{v:+.1f} %" for v in values))
+    if table.row_count:
+        console.print(table)
 
 
 def _print_encoders(comparison: Comparison, console: Console) -> None:
@@ -109,6 +133,13 @@ def _print_encoders(comparison: Comparison, console: Console) -> None:
         table.add_row(name, *cells)
     if table.row_count:
         console.print(table)
+
+
+def _spread(found: Spread | None, digits: int) -> str:
+    if found is None:
+        return figure(None)
+    beside = "" if found.deviation is None else f" ± {found.deviation:.{digits}f}"
+    return f"{found.mean:.{digits}f}{beside}"
 
 
 def _cell(outcome: BdRate, spread: Interval | None) -> str:

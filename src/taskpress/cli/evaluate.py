@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,6 +26,9 @@ from taskpress.cli.measuring import (
     open_dataset,
     open_recognizer,
 )
+
+if TYPE_CHECKING:
+    from taskpress.coding.codec import Codec
 
 
 def evaluate(
@@ -47,7 +51,7 @@ def evaluate(
     of the recognizer's task (COCO AP, mask AP, mIoU, top-1; 0 to 100) against
     the annotations, and against the recognizer's own labels on the uncompressed
     pictures. A codec's curve is the arm it was trained as, or its name without
-    a trailing -qN.
+    a trailing -qN. Codecs of one name and several seeds are told apart by -sSEED.
 
     Example: taskpress evaluate run/codecs/*.safetensors --images val2017
     --annotations instances_val2017.json --recognizer onnx:yolox_nano.onnx
@@ -57,12 +61,11 @@ def evaluate(
     from taskpress.evaluation.rate_accuracy import CodecCoder
 
     device = checked_device(device)
-    coders = []
-    for source in codecs:
-        codec = Codec.load(source, precision)
-        codec.to(device).eval()
-        name = codec_name(source)
-        coders.append(CodecCoder(codec, curve or default_curve(codec.card, name), name))
+    loaded = [Codec.load(source, precision).to(device).eval() for source in codecs]
+    coders = [
+        CodecCoder(codec, curve or default_curve(codec.card, codec_name(source)), name)
+        for source, codec, name in zip(codecs, loaded, names_by_seed(codecs, loaded), strict=True)
+    ]
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
     measure(coders, dataset, judge, resize, limit, output, as_json)
@@ -71,6 +74,17 @@ def evaluate(
 def codec_name(source: str) -> str:
     """A shipped name as it is, a file's name without folder and suffix."""
     return Path(source).name.removesuffix(".safetensors")
+
+
+def names_by_seed(sources: Sequence[str], codecs: Sequence[Codec]) -> list[str]:
+    """What codecs are called in results: by their files; those of one name by their seeds too."""
+    from taskpress.evaluation.rate_accuracy import trained_as
+
+    names = [codec_name(source) for source in sources]
+    return [
+        f"{name}-s{training.seed}" if names.count(name) > 1 and (training := trained_as(codec)) else name
+        for name, codec in zip(names, codecs, strict=True)
+    ]
 
 
 def default_curve(card: dict[str, object], name: str) -> str:

@@ -213,21 +213,30 @@ def _print_table(results: Sequence[Result]) -> None:
     scaled = f", long side {first.resize}" if first.resize else ""
     table = Table(title=f"{first.images} pictures of {first.dataset}{scaled} · {first.recognizer}")
     metrics = LISTED[first.task]
-    for column in ("codec", "bpp", *(m.heading for m in metrics), "encode s/MP", "decode s/MP"):
-        table.add_column(column, justify="left" if column == "codec" else "right")
+    speed = ("enc. s/MP", "dec. s/MP")
+    for column in ("codec", "bpp", *(m.heading for m in metrics), "PSNR", "MS-SSIM", *speed):
+        # On narrow terminals a number may break, but not lose its end.
+        left = column == "codec"
+        table.add_column(column, justify="left" if left else "right", no_wrap=left, overflow="fold")
     uncompressed = (figure(first.uncompressed_scores.get(m.key)) for m in metrics)
-    table.add_row("uncompressed", "", *uncompressed, "", "", style="dim")
+    table.add_row("uncompressed", "", *uncompressed, style="dim")
     for result in results:
+        seen = result.fidelity
         table.add_row(
             result.codec,
             f"{result.bpp:.3f}",
             *(figure(result.scores.get(m.key)) for m in metrics),
+            figure(None if seen is None else seen.psnr, 2),
+            figure(None if seen is None else seen.ms_ssim, 3),
             f"{result.encode_s_per_mp:.2f}",
             f"{result.decode_s_per_mp:.2f}",
         )
-    Console().print(table)
+    console = Console(markup=False)
+    console.print(table)
+    for note in dict.fromkeys(r.fidelity.note for r in results if r.fidelity and r.fidelity.note):
+        console.print(note, style="dim", highlight=False)
 
 
-def figure(value: float | None) -> str:
-    """A score to one decimal; a dash where there is none."""
-    return "–" if value is None else f"{value:.1f}"
+def figure(value: float | None, digits: int = 1) -> str:
+    """A score to so many decimals; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}"

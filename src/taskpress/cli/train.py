@@ -36,7 +36,7 @@ def train(
     """
     import torch
 
-    from taskpress.training.config import load_preset
+    from taskpress.training.presets import load_preset
     from taskpress.training.run import train_experiment
 
     if threads is not None:

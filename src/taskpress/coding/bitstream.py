@@ -8,7 +8,8 @@
     4·n     payload: n little-endian 32-bit words of the range coder
     4       CRC-32C over everything before it, little-endian
 
-22 bytes around the payload of a 256×256 picture.
+22 bytes around the payload of a 256×256 picture. docs/bitstream.md says what the payload means, enough for a
+second implementation; whatever changes here or there changes that page and tests/coding/second_decoder.
 """
 
 from typing import NamedTuple

@@ -49,8 +49,10 @@ def make_table(low: int, mass: np.ndarray, beyond: float) -> Table:
     weights = np.floor(np.append(mass, beyond) * TOTAL + 0.5).astype(np.int64)
     weights = np.maximum(weights, 1)
     weights[-1] = max(weights[-1], ESCAPE_WEIGHT)
-    # What rounding left over goes to the most likely symbol, which notices it least.
-    weights[np.argmax(mass)] += TOTAL - weights.sum()
+    # What rounding left over goes to the most likely symbol, which notices it least; where even that has less
+    # to give, nearly everything lies beyond the table.
+    rest, most = TOTAL - weights.sum(), np.argmax(mass)
+    weights[most if weights[most] + rest >= 1 else -1] += rest
     return Table(low, weights, _model(weights))
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from taskpress.coding.errors import DataError
 from taskpress.coding.images import read_image
 from taskpress.datasets.dataset import Sample
-from taskpress.datasets.folder import find_pictures
+from taskpress.datasets.folder import find_pictures, holds
 from taskpress.detections import Category
 from taskpress.targets import ClassScores
 
@@ -37,7 +37,7 @@ class ClassifiedImages:
         self.categories = tuple(
             Category(number, (names or {}).get(label, label)) for number, label in enumerate(known)
         )
-        missing = [file for file in self._files if not (self.folder / file).is_file()]
+        missing = [file for file in self._files if not holds(self.folder, file)]
         if missing:
             raise DataError(
                 f"{self.folder}: {len(missing)} of {len(self._files)} labelled pictures are not there "
@@ -83,7 +83,7 @@ def read_labels(path: str | Path) -> dict[str, str]:
     if path.suffix == ".json":
         try:
             content = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not JSON ({error})") from None
         if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
             raise DataError(f'{path}: expected an object of file and label, {{"a.jpg": "dog", …}}')

@@ -3,14 +3,58 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
 from taskpress.coding.errors import DataError
 from taskpress.coding.images import read_image
 from taskpress.datasets.dataset import Sample
+from taskpress.datasets.folder import holds
 from taskpress.detections import Category, Detections
+
+# Of ids and coordinates: beyond it no picture is, and the metric's own arithmetic ends.
+FARTHEST = 2**31
+
+
+class Field(NamedTuple):
+    """What an entry holds under a name: a test, in words, and whether it must be there."""
+
+    fits: Callable[[Any], bool]
+    what: str
+    needed: bool = True
+
+
+def _is_whole(value: Any) -> bool:
+    return type(value) is int and abs(value) < FARTHEST
+
+
+def _is_number(value: Any) -> bool:
+    # NaN is below nothing.
+    return type(value) in (int, float) and abs(value) < FARTHEST
+
+
+def _is_box(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+
+
+WHOLE = Field(_is_whole, "a whole number below 2³¹")
+SIDE = Field(lambda value: _is_whole(value) and value > 0, "pixels, 1 or more")
+TEXT = Field(lambda value: isinstance(value, str), "a string")
+FIELDS = {
+    "images": {"id": WHOLE, "file_name": TEXT, "width": SIDE, "height": SIDE},
+    "annotations": {
+        "image_id": WHOLE,
+        "bbox": Field(_is_box, "[x, y, width, height] in pixels"),
+        "category_id": WHOLE,
+        "area": Field(_is_number, "square pixels", needed=False),
+        "iscrowd": Field(lambda value: value in (0, 1), "0 or 1", needed=False),
+    },
+    "categories": {"id": WHOLE, "name": TEXT},
+}
+"""What is read of COCO's instances format; all else in it is left alone."""
 
 
 class CocoImages:
@@ -35,9 +79,7 @@ class CocoImages:
             if annotation["image_id"] not in self._by_image:
                 raise DataError(f"{path}: an annotation's image id {annotation['image_id']} is not listed")
             self._by_image[annotation["image_id"]].append(annotation)
-        missing = [
-            i["file_name"] for i in self._truth["images"] if not (self.folder / i["file_name"]).is_file()
-        ]
+        missing = [i["file_name"] for i in self._truth["images"] if not holds(self.folder, i["file_name"])]
         if missing:
             raise DataError(
                 f"{path}: {len(missing)} of {len(self._truth['images'])} pictures it lists are not in "
@@ -70,37 +112,31 @@ class CocoImages:
 
 def _read_annotations(path: Path) -> dict:
     try:
-        truth = json.loads(path.read_text())
+        truth = json.loads(path.read_bytes())
     except FileNotFoundError:
         raise DataError(f"{path}: no such annotation file") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not a JSON annotation file ({error})") from None
-    needed = {
-        "images": {"id", "file_name", "width", "height"},
-        "annotations": {"image_id", "bbox", "category_id"},
-    }
-    for part, keys in {**needed, "categories": {"id", "name"}}.items():
+    for part, fields in FIELDS.items():
         rows = truth.get(part) if isinstance(truth, dict) else None
         if not isinstance(rows, list):
             raise DataError(f"{path}: has no list `{part}`; expected COCO's instances format")
         for row in rows:
-            absent = keys - set(row) if isinstance(row, dict) else keys
-            if absent:
-                raise DataError(
-                    f"{path}: an entry of `{part}` has no `{min(absent)}`; expected COCO's instances format"
-                )
-    for image in truth["images"]:
-        if not isinstance(image["id"], int) or not isinstance(image["file_name"], str):
-            raise DataError(
-                f"{path}: image {image['id']!r}: ids are whole numbers and file names are strings"
-            )
-    for annotation in truth["annotations"]:
-        box = annotation["bbox"]
-        if not (isinstance(box, list) and len(box) == 4 and all(isinstance(v, (int, float)) for v in box)):
-            raise DataError(
-                f"{path}: an annotation of image id {annotation['image_id']} has bbox {box!r}; "
-                "expected [x, y, width, height] in pixels"
-            )
+            for name, field in fields.items():
+                if not isinstance(row, dict) or (name not in row and field.needed):
+                    raise DataError(
+                        f"{path}: an entry of `{part}` has no `{name}`; expected COCO's instances format"
+                    )
+                if name in row and not field.fits(row[name]):
+                    raise DataError(
+                        f"{path}: an entry of `{part}` has {name} {_short(row[name])}; expected {field.what}"
+                    )
+    for part in ("images", "categories"):
+        ids = [row["id"] for row in truth[part]]
+        if not ids:
+            raise DataError(f"{path}: lists no {part}")
+        if len(set(ids)) < len(ids):
+            raise DataError(f"{path}: an id of `{part}` is given twice")
     known = {category["id"] for category in truth["categories"]}
     for annotation in truth["annotations"]:
         if annotation["category_id"] not in known:
@@ -108,3 +144,8 @@ def _read_annotations(path: Path) -> dict:
                 f"{path}: category id {annotation['category_id']} is used but not listed in `categories`"
             )
     return truth
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}…"

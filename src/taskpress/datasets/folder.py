@@ -23,6 +23,14 @@ def find_pictures(folder: str | Path) -> list[Path]:
     return paths
 
 
+def holds(folder: Path, name: str) -> bool:
+    """Whether a folder holds a file of the name that a list gives; never one that no file can have."""
+    try:
+        return (folder / name).is_file()
+    except OSError:
+        return False
+
+
 class ImageFolder:
     """The pictures below a folder, sorted by path; no annotations, no categories."""
 

@@ -17,6 +17,7 @@ from taskpress.datasets.folder import find_pictures
 from taskpress.detections import Category
 from taskpress.targets import UNCOUNTED, SemanticMap
 
+MOST_IDS = 2**16
 UNLABELLED_IDS = (0, 255)
 """What maps commonly say where nothing is known, unless a category has that id."""
 
@@ -29,13 +30,18 @@ class LabelMaps:
                 (in a palette PNG: its index) is a category's id, or 0 or 255 where it is not counted
     categories: what the ids mean, 255 at most
 
-    Raises DataError for a folder that is not there, a map without its picture, and, when it is read, a map
-    that is no such PNG, has another size or an id that is no category's.
+    Raises DataError for a folder that is not there, a map without its picture, an id that no map can hold,
+    and, when it is read, a map that is no such PNG, has another size or an id that is no category's.
     """
 
     def __init__(self, images: str | Path, maps: str | Path, categories: Sequence[Category]) -> None:
         if not 0 < len(categories) <= UNCOUNTED:
             raise DataError(f"{maps}: {len(categories)} categories; a map holds 1 to {UNCOUNTED}")
+        for category in categories:
+            if not 0 <= category.id < MOST_IDS:
+                raise DataError(
+                    f"{maps}: category id {category.id}; pixels of a map hold 0 to {MOST_IDS - 1}"
+                )
         self.folder, self.maps = Path(images), Path(maps)
         self.name = self.folder.name
         self.categories = tuple(categories)
@@ -50,7 +56,7 @@ class LabelMaps:
                 f"{self.folder} (first: {alone[0]}); pass the folder these maps were made for"
             )
         self._pictures = [pictures[path.stem] for path in self._maps]
-        self._index = np.full(2**16, -1, np.int16)
+        self._index = np.full(MOST_IDS, -1, np.int16)
         self._index[list(UNLABELLED_IDS)] = UNCOUNTED
         for k, category in enumerate(self.categories):
             self._index[category.id] = k
@@ -83,6 +89,6 @@ def _read_ids(path: Path) -> NDArray[np.uint16]:
             mode, values = file.mode, np.array(file)
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
         raise DataError(f"{path}: is no PNG that can be read ({error})") from None
-    if mode not in ("L", "P", "I;16", "I") or values.min() < 0 or values.max() >= 2**16:
+    if mode not in ("L", "P", "I;16", "I") or values.min() < 0 or values.max() >= MOST_IDS:
         raise DataError(f"{path}: a label map is grey or has a palette, of 8 or 16 bits; this is {mode}")
     return values.astype(np.uint16)

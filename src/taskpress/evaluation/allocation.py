@@ -18,6 +18,7 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset
 from taskpress.detections import Detections
+from taskpress.evaluation.progress import tracked
 
 STRIDE = 16
 
@@ -109,15 +110,19 @@ def area_in_boxes(boxes: Tensor, size: tuple[int, int]) -> float:
 
 
 def dataset_share(
-    codec: Codec, dataset: Dataset, labels: Sequence[Detections], resize: int | None = None
+    codec: Codec,
+    dataset: Dataset,
+    labels: Sequence[Detections],
+    resize: int | None = None,
+    progress: str | None = None,
 ) -> DatasetShare:
     """Share of bits inside boxes over the first len(labels) pictures of a data set.
 
     labels: boxes in the pixels of the original pictures, e.g. `Reference.labels` or annotations;
-    resize: long side that is coded.
+    resize: long side that is coded; progress: title of a bar, None for none.
     """
     inside = bits = area = pixels = 0.0
-    for index, found in enumerate(labels):
+    for index, found in enumerate(tracked(labels, progress)):
         original = dataset[index].image
         image = original if resize is None else resize_long_side(original, resize)
         allocation = allocate(codec, image)

@@ -52,6 +52,14 @@ def sample(result: Result, metric: str, weights: NDArray) -> Sampled | None:
     return Sampled((weights @ bits) / (weights @ pixels), precisions(matches, weights)[0])
 
 
+def mean_curve(points: Sequence[Sequence[Sampled | None]]) -> list[Sampled] | None:
+    """The curve through means: for each point, its seeds under the same draws. None where one is None."""
+    known = [[seed for seed in point if seed is not None] for point in points]
+    if any(len(seeds) < len(point) for seeds, point in zip(known, points, strict=True)):
+        return None
+    return [Sampled(*(np.mean(values, axis=0) for values in zip(*seeds, strict=True))) for seeds in known]
+
+
 def interval(values: NDArray) -> Interval | None:
     """Of [R] values; None where no draw has one."""
     known = values[~np.isnan(values)]

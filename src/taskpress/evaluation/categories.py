@@ -77,6 +77,6 @@ def _read_json(source: str, expected: str) -> Any:
     if not path.is_file():
         raise ConfigError(f"--categories {source}: no such file or list; give {expected}")
     try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+        return json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: not JSON ({error})") from None

@@ -5,30 +5,39 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from taskpress.coding.errors import ConfigError, DataError
 from taskpress.evaluation.bd_rate import BdRate, Curve, bd_rate
-from taskpress.evaluation.bootstrap import Interval, bd_rates, draws, interval, sample
+from taskpress.evaluation.bootstrap import Interval, bd_rates, draws, interval, mean_curve, sample
 from taskpress.evaluation.encoder_size import EncoderSize, mean_size
 from taskpress.evaluation.metrics import COMPARED, Metric
 from taskpress.evaluation.result import Result
+from taskpress.evaluation.seeds import OperatingPoint, Repeats, pairs, repeats
 
 
 @dataclass(frozen=True)
 class Comparison:
     """Every curve against one anchor.
 
-    curves: results of each curve in order of rate; bd_rates[curve][metric] of all curves but the anchor.
-    intervals: of those BD-rates, by curve and metric, where results kept their matches
+    curves: results of each curve in order of rate; the anchor first, then learned ones, then classical ones
+    repeats: the same by λ and seed
+    bd_rates: [curve][metric], of all curves but the anchor; of curves with several seeds, by their means
+    seed_rates: [curve][seed][metric]: the curve's training under a seed against the anchor's under the same,
+        which saw the same batches, or against the anchor as a whole where that has no seeds; and the other
+        way round. Empty where neither has several seeds.
+    intervals: of `bd_rates`, by curve and metric, where results kept their matches
     accuracy_intervals: of the accuracies, by curve and metric, in the order of `curves`
     """
 
     anchor: str
     curves: dict[str, list[Result]]
+    repeats: dict[str, Repeats[Result]]
     bd_rates: dict[str, dict[str, BdRate]]
+    seed_rates: dict[str, dict[int, dict[str, BdRate]]]
     intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)
     accuracy_intervals: dict[str, dict[str, list[Interval | None]]] = field(default_factory=dict)
 
@@ -39,7 +48,7 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """`comparison.json`: rows of curve, bd_rate, overlap, overlap_share, reason, note, interval, all by
-        metric; `accuracy_intervals` and `encoders`: by curve."""
+        metric, and seeds, BD-rates by seed and metric; `accuracy_intervals` and `encoders`: by curve."""
         return {
             "schema": 1,
             "anchor": self.anchor,
@@ -52,6 +61,10 @@ class Comparison:
                     "reason": {metric: o.reason for metric, o in by_metric.items() if o.reason},
                     "note": {metric: o.note for metric, o in by_metric.items() if o.note},
                     "interval": {m: found._asdict() for m, found in self.intervals.get(name, {}).items()},
+                    "seeds": {
+                        str(seed): {metric: outcome.value for metric, outcome in of_seed.items()}
+                        for seed, of_seed in self.seed_rates.get(name, {}).items()
+                    },
                 }
                 for name, by_metric in self.bd_rates.items()
             ],
@@ -104,7 +117,7 @@ def compare(results: Sequence[Result], anchor: str | None = None, resamples: int
     """
     if not results:
         raise DataError("nothing to compare: give result files of `taskpress evaluate` or `anchor`")
-    _must_match(results)
+    must_match(results)
     curves: dict[str, list[Result]] = {}
     for result in results:
         curves.setdefault(result.curve, []).append(result)
@@ -113,65 +126,106 @@ def compare(results: Sequence[Result], anchor: str | None = None, resamples: int
         anchor = "task" if "task" in curves else next(iter(curves))
     if anchor not in curves:
         raise ConfigError(f"no curve {anchor!r} among the results: there are {', '.join(curves)}")
+    # Learned curves, which a comparison is about, before classical ones, which are its measure.
+    curves = dict(
+        sorted(curves.items(), key=lambda one: (one[0] != anchor, one[1][0].codec_fingerprint is None))
+    )
+    grouped = {name: repeats(name, points) for name, points in curves.items()}
+    metrics = [metric.key for metric in COMPARED[results[0].task]]
     outcomes = {
         name: {
-            key: bd_rate(_curve(anchor, curves[anchor], key), _curve(name, points, key), key)
-            for key, *_ in COMPARED[results[0].task]
+            metric: _rate_of_means(grouped[anchor], grouped[name], anchor, name, metric) for metric in metrics
         }
-        for name, points in curves.items()
+        for name in curves
         if name != anchor
     }
-    if not resamples:
-        return Comparison(anchor, curves, outcomes)
-    return Comparison(anchor, curves, outcomes, *_intervals(anchor, curves, resamples))
+    by_seed = {
+        name: {
+            seed: {
+                metric: bd_rate(
+                    _curve(f"{anchor}, seed {seed}", theirs, metric),
+                    _curve(f"{name}, seed {seed}", ours, metric),
+                    metric,
+                )
+                for metric in metrics
+            }
+            for seed, theirs, ours in pairs(grouped[anchor], grouped[name])
+        }
+        for name in outcomes
+    }
+    by_seed = {name: found for name, found in by_seed.items() if found}
+    comparison = Comparison(anchor, curves, grouped, outcomes, by_seed)
+    if not resamples or not any(result.matches for result in results):
+        return comparison
+    return replace(comparison, **_intervals(comparison, resamples))
 
 
-def _intervals(
-    anchor: str, curves: dict[str, list[Result]], resamples: int
-) -> tuple[dict[str, dict[str, Interval]], dict[str, dict[str, list[Interval | None]]]]:
-    """(of BD-rates, of accuracies) by curve and metric; the same draws of pictures for all."""
-    any_result = next(iter(curves.values()))[0]
+def _rate_of_means(
+    base: Repeats[Result], test: Repeats[Result], anchor: str, name: str, metric: str
+) -> BdRate:
+    outcome = bd_rate(_curve(anchor, base.points, metric), _curve(name, test.points, metric), metric)
+    notes = [note for note in (outcome.note, base.note, test.note) if note]
+    return replace(outcome, note="; ".join(notes) or None)
+
+
+def _intervals(comparison: Comparison, resamples: int) -> dict[str, Any]:
+    """The two fields of intervals; the same draws of pictures for all coders."""
+    curves, anchor = comparison.curves, comparison.anchor
+    any_result = curves[anchor][0]
     weights = draws(any_result.images, resamples)
     order = {picture.id: place for place, picture in enumerate(any_result.pictures)}
     of_rates: dict[str, dict[str, Interval]] = {}
     of_accuracies: dict[str, dict[str, list[Interval | None]]] = {}
     for metric in ("ap", "teacher_ap"):
         sampled = {
-            name: [sample(p, metric, weights[:, [order[one.id] for one in p.pictures]]) for p in points]
-            for name, points in curves.items()
+            id(result): sample(result, metric, weights[:, [order[one.id] for one in result.pictures]])
+            for result in chain.from_iterable(curves.values())
         }
-        for name, points in sampled.items():
+        drawn = {}
+        for name, results in curves.items():
+            points = [sampled[id(result)] for result in results]
             found = [None if point is None else interval(point.accuracies) for point in points]
             if any(found):
                 of_accuracies.setdefault(name, {})[metric] = found
-            known = [point for point in points if point is not None]
-            base = [point for point in sampled[anchor] if point is not None]
-            if name == anchor or len(known) < len(points) or len(base) < len(sampled[anchor]):
+            of_means = [
+                [sampled[id(one)] for one in point.results] for point in comparison.repeats[name].points
+            ]
+            drawn[name] = mean_curve(of_means)
+        base = drawn[anchor]
+        for name, test in drawn.items():
+            if name == anchor or base is None or test is None:
                 continue
-            spread = interval(bd_rates(base, known))
+            spread = interval(bd_rates(base, test))
             if spread is not None:
                 of_rates.setdefault(name, {})[metric] = spread
-    return of_rates, of_accuracies
+    return {"intervals": of_rates, "accuracy_intervals": of_accuracies}
 
 
-def _curve(name: str, points: Sequence[Result], metric: str) -> Curve:
-    scored = [(result.bpp, result.scores.get(metric)) for result in points]
+def _curve(name: str, points: Sequence[OperatingPoint[Result]], metric: str) -> Curve:
+    scored = [(point.bpp, point.score(metric)) for point in points]
     return Curve(
         name, [(rate, score) for rate, score in scored if score is not None and not math.isnan(score)]
     )
 
 
-def _must_match(results: Sequence[Result]) -> None:
+def must_match(results: Sequence[Result], same_recognizer: bool = True) -> None:
+    """Raises DataError where results are not of the same task, data set, pictures and resize, or, if that is
+    asked for, recognizer."""
     first = results[0]
     for result in results[1:]:
-        for what, ours, theirs in (
-            ("task", str(first.task), str(result.task)),
+        same: list[tuple[str, object, object]] = [
             ("data set", first.dataset, result.dataset),
             ("number of pictures", first.images, result.images),
             ("resize", first.resize, result.resize),
-            ("recognizer", first.recognizer, result.recognizer),
-            ("recognizer fingerprint", first.recognizer_fingerprint, result.recognizer_fingerprint),
-        ):
+        ]
+        if same_recognizer:
+            same = [
+                ("task", str(first.task), str(result.task)),
+                *same,
+                ("recognizer", first.recognizer, result.recognizer),
+                ("recognizer fingerprint", first.recognizer_fingerprint, result.recognizer_fingerprint),
+            ]
+        for what, ours, theirs in same:
             if ours != theirs:
                 raise DataError(
                     f"results do not compare: {what} of {first.codec!r} is {ours!r}, "
@@ -186,6 +240,6 @@ def _must_match(results: Sequence[Result]) -> None:
 def _is_result(path: Path) -> bool:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and {"schema", "curve", "bpp"} <= content.keys()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
@@ -26,14 +24,16 @@ from taskpress.coding.files import atomic_write
 from taskpress.coding.images import to_tensor
 from taskpress.coding.threads import single_thread
 from taskpress.datasets.scenes import Scenes
-from taskpress.evaluation.allocation import allocate, dataset_share
+from taskpress.evaluation.allocation import allocate
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
 from taskpress.evaluation.anchors import anchor
 from taskpress.evaluation.compare import Comparison, compare
+from taskpress.evaluation.detections_figure import Found, detections_figure
 from taskpress.evaluation.rate_accuracy import CodecCoder, Coder, Reference, evaluate, make_reference
 from taskpress.evaluation.rd_figure import write_comparison
-from taskpress.evaluation.report import Picture, Share, render_report
+from taskpress.evaluation.report import Picture, render_report
 from taskpress.evaluation.result import Result, command_line
+from taskpress.evaluation.shares import Share, collect, share_of
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 
@@ -54,7 +54,7 @@ class Job:
 def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Comparison:
     """Codes held-out scenes with every shipped codec and anchor, measures, compares, and writes a report.
 
-    folder: gets report.html, comparison.json, rd.png and results/*.json
+    folder: gets report.html, comparison.json, rd.png, shares.json and results/*.json
     scenes: how many of the test split
     jobs:   processes; one for each core by default
     Raises CodecError where no codec of the scenes is shipped.
@@ -84,6 +84,8 @@ def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Compari
     results = [future.result() for future in points]
     for result in results:
         result.write(results_folder / f"{result.codec}.json")
+    shares = collect([future.result() for future in sharing], reference, _recognizer().name)
+    shares.write(folder / "shares.json")
     comparison = compare(results, anchor="task")
     _, curves = write_comparison(comparison, folder)
     report = render_report(
@@ -95,7 +97,7 @@ def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Compari
         ),
         _allocations(comparison, reference),
         _decoded(comparison),
-        [future.result() for future in sharing],
+        shares.shares,
         time.perf_counter() - started,
         command_line(),
     )
@@ -120,13 +122,12 @@ def _measure(job: Job, scenes: int, reference: Reference) -> Result:
         coder = CodecCoder(codec, str(codec.card["arm"]), job.kind)
     else:
         coder = anchor(job.kind, job.quality)
-    return evaluate(coder, _scenes(scenes), _recognizer(), limit=scenes, reference=reference)
+    return evaluate(coder, _scenes(scenes), _recognizer(), limit=scenes, reference=reference, fidelity=False)
 
 
 def _share(name: str, scenes: int, reference: Reference) -> Share:
     codec = Codec.load(name)
-    share = dataset_share(codec, _scenes(scenes), reference.labels)
-    return Share(name, str(codec.card["arm"]), share.bpp, share.share, share.area)
+    return share_of(codec, str(codec.card["arm"]), name, _scenes(scenes), reference)
 
 
 def _pair(comparison: Comparison) -> list[Result]:
@@ -158,20 +159,16 @@ def _decoded(comparison: Comparison) -> list[Picture]:
     pictures = []
     for index in SHOWN:
         image = _scenes(pair[0].images)[index].image
-        panels = [("uncompressed", image)]
+        panels = [_found("uncompressed", image)]
         for result in pair:
             codec = Codec.load(result.codec)
             data = codec.encode(image)
-            panels.append(
-                (
-                    f"{result.curve}, {8 * len(data) / image[..., 0].size:.3f} bpp",
-                    codec.decode(data, as_="numpy"),
-                )
-            )
+            bpp = 8 * len(data) / image[..., 0].size
+            panels.append(_found(f"{result.curve}, {bpp:.3f} bpp", codec.decode(data, as_="numpy")))
         pictures.append(
             Picture(
                 f"Decoded scene {index}",
-                _detections_figure(panels),
+                detections_figure([panels], _recognizer().categories),
                 f"Test scene {index} with what the detector finds (score ≥ 0.5) in the uncompressed "
                 "picture and in the decoded ones.",
             )
@@ -179,35 +176,6 @@ def _decoded(comparison: Comparison) -> list[Picture]:
     return pictures
 
 
-def _detections_figure(panels: Sequence[tuple[str, NDArray[np.uint8]]]) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    recognizer = _recognizer()
-    figure = Figure(figsize=(3.6 * len(panels), 3.9), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    for ax, (title, image) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        ax.imshow(image)
-        ax.set_title(title, fontsize=10)
-        ax.set_axis_off()
-        found = recognizer.predict([to_tensor(image)])[0]
-        found = found.where(found.scores >= 0.5)
-        for box, label, score in zip(
-            found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
-        ):
-            x0, y0, x1, y1 = box
-            ax.add_patch(
-                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#00E5FF", linewidth=1.5)
-            )
-            ax.text(
-                x0,
-                y0,
-                f"{recognizer.categories[label].name} {score:.2f}",
-                fontsize=7,
-                va="bottom",
-                bbox={"facecolor": "#00E5FF", "edgecolor": "none", "pad": 0.8},
-            )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+def _found(title: str, image: NDArray[np.uint8]) -> Found:
+    found = _recognizer().predict([to_tensor(image)])[0]
+    return Found(title, image, found.where(found.scores >= 0.5))

@@ -8,27 +8,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
+from pydantic import ValidationError
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError, DataError
-from taskpress.coding.images import resize_long_side, to_tensor
-from taskpress.datasets.dataset import Dataset, Sample
+from taskpress.datasets.dataset import Dataset
 from taskpress.detections import Detections
 from taskpress.evaluation.encoder_size import MapUse, encoder_size, use_map
-from taskpress.evaluation.result import Picture, Result, command_line, versions
+from taskpress.evaluation.fidelity import ms_ssim, psnr, summarize
+from taskpress.evaluation.pictures import Pixels, as_input, in_original_pixels, resized, samples
+from taskpress.evaluation.result import Picture, Result, TrainedAs, command_line, versions
 from taskpress.evaluation.scoring import Truth, open_truth
 from taskpress.recognition.protocol import Recognizer
-from taskpress.targets import Target
-
-Pixels = NDArray[np.uint8]
 
 
 class Coder(Protocol):
@@ -63,6 +58,14 @@ class CodecCoder:
     def decode(self, data: bytes) -> Pixels:
         pixels: Pixels = self.codec.decode(data, as_="numpy")
         return pixels
+
+
+def trained_as(codec: Codec) -> TrainedAs | None:
+    """From the card of a codec; None where it tells of no training of ours."""
+    try:
+        return TrainedAs.model_validate(codec.card.get("config"))
+    except ValidationError:
+        return None
 
 
 @dataclass(frozen=True)
@@ -101,19 +104,19 @@ def make_reference(
     ids: list[int] = []
     truth = open_truth(dataset, recognizer)
     judge = truth.judge()
-    for sample in _samples(dataset, limit, "uncompressed", progress):
-        image = _resized(sample.image, resize)
-        tensor = _tensor(image, recognizer)
+    for sample in samples(dataset, limit, "uncompressed", progress):
+        image = resized(sample.image, resize)
+        tensor = as_input(image, recognizer)
         ids.append(sample.id)
-        truth.learn(sample, _original(recognizer.pseudo_labels([tensor])[0], image, sample))
-        judge.add(sample, _original(recognizer.predict([tensor])[0], image, sample))
+        truth.learn(sample, in_original_pixels(recognizer.pseudo_labels([tensor])[0], image, sample))
+        judge.add(sample, in_original_pixels(recognizer.predict([tensor])[0], image, sample))
     return Reference(
         dataset=dataset.name,
         recognizer=recognizer.fingerprint,
         resize=resize,
         image_ids=tuple(ids),
         truth=truth,
-        scores=_numbers(judge.scores()),
+        scores=numbers(judge.scores()),
     )
 
 
@@ -125,12 +128,14 @@ def evaluate(
     resize: int | None = None,
     limit: int | None = None,
     reference: Reference | None = None,
+    fidelity: bool = True,
     progress: bool = False,
 ) -> Result:
     """Codes the first `limit` pictures to real files, decodes them and scores the recognizer on the outcome.
 
     resize: the long side is scaled to this before coding, up or down; scored is in original pixels
     reference: from `make_reference` with the same data set, recognizer, resize and limit; made here if None
+    fidelity: whether PSNR and MS-SSIM are measured too, a tenth of a second for a small picture
 
     Seconds per megapixel are of `encode` and `decode` alone, after one untimed picture. Raises what
     `make_reference` raises, and ConfigError for a reference of another run.
@@ -147,10 +152,12 @@ def evaluate(
     judge = reference.truth.judge()
     pictures: list[Picture] = []
     maps: list[MapUse] = []
+    psnrs: list[float] = []
+    ms_ssims: list[float | None] = []
     codec = coder.codec if isinstance(coder, CodecCoder) else None
     encoding = decoding = 0.0
-    for sample in _samples(dataset, limit, coder.name, progress):
-        image = _resized(sample.image, resize)
+    for sample in samples(dataset, limit, coder.name, progress):
+        image = resized(sample.image, resize)
         if not pictures:
             # First calls build tables and caches, which belong to no picture.
             coder.decode(coder.encode(image))
@@ -163,17 +170,21 @@ def evaluate(
             maps.append(use)
         if decoded.shape != image.shape:
             raise DataError(f"{sample.name}: {coder.name} decoded {decoded.shape} from {image.shape}")
-        found = recognizer.predict([_tensor(decoded, recognizer)])[0]
-        judge.add(sample, _original(found, decoded, sample))
+        if fidelity:
+            psnrs.append(psnr(image, decoded))
+            ms_ssims.append(ms_ssim(image, decoded))
+        found = recognizer.predict([as_input(decoded, recognizer)])[0]
+        judge.add(sample, in_original_pixels(found, decoded, sample))
         pictures.append(Picture(id=sample.id, bits=8 * len(data), pixels=image.shape[0] * image.shape[1]))
 
-    scores = _numbers(judge.scores())
+    scores = numbers(judge.scores())
     matches = judge.matches()
     pixels = sum(picture.pixels for picture in pictures)
     result = Result.of_scores(
         curve=coder.curve,
         codec=coder.name,
         codec_fingerprint=codec.fingerprint if codec is not None else None,
+        training=trained_as(codec) if codec is not None else None,
         recognizer=recognizer.name,
         recognizer_fingerprint=recognizer.fingerprint,
         dataset=dataset.name,
@@ -183,6 +194,7 @@ def evaluate(
         task=recognizer.task,
         scores=scores,
         uncompressed_scores=reference.scores,
+        fidelity=summarize(psnrs, ms_ssims) if fidelity else None,
         encode_s_per_mp=encoding / (pixels / 1e6),
         decode_s_per_mp=decoding / (pixels / 1e6),
         encoder=encoder_size(codec, encoding, pixels, len(pictures), maps) if codec is not None else None,
@@ -194,38 +206,6 @@ def evaluate(
     return result
 
 
-def _samples(dataset: Dataset, limit: int | None, title: str, progress: bool) -> Iterator[Sample]:
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    if count < 1:
-        raise DataError(
-            f"data set {dataset.name!r}: no picture to evaluate (it has {len(dataset)}, limit {limit})"
-        )
-    indices: Iterable[int] = range(count)
-    if progress:
-        from rich.console import Console
-        from rich.progress import track
-
-        indices = track(indices, title, total=count, console=Console(stderr=True), transient=True)
-    for index in indices:
-        yield dataset[index]
-
-
-def _resized(image: Pixels, resize: int | None) -> Pixels:
-    return image if resize is None else resize_long_side(image, resize)
-
-
-def _tensor(image: Pixels, recognizer: Recognizer) -> torch.Tensor:
-    parameters = recognizer.parameters() if isinstance(recognizer, nn.Module) else iter(())
-    parameter = next(parameters, None)
-    return to_tensor(image).to("cpu" if parameter is None else parameter.device)
-
-
-def _original(target: Target, coded: Pixels, sample: Sample) -> Target:
-    """A prediction for a picture as it was coded, in the pixels of the picture as it came."""
-    sizes = [(image.shape[0], image.shape[1]) for image in (coded, sample.image)]
-    return target.to("cpu").resized(*sizes)
-
-
-def _numbers(scores: dict[str, float]) -> dict[str, float | None]:
+def numbers(scores: dict[str, float]) -> dict[str, float | None]:
     """JSON knows no NaN: what cannot be scored is null."""
     return {name: None if math.isnan(score) else score for name, score in scores.items()}

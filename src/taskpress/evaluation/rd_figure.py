@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.compare import Comparison
+from taskpress.evaluation.curve_drawing import draw_curve, rate_axis, verbatim
 from taskpress.evaluation.metrics import Metric
 from taskpress.evaluation.result import Result
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# Okabe and Ito's palette, readable with any colour vision; marker and dash repeat the distinction in grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-_DASHES = ("-", "--", "-.", ":")
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
@@ -33,74 +28,49 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
 
 
 def rd_figure(comparison: Comparison) -> bytes:
-    """PNG with a panel per metric: accuracy over bits per pixel, one line per curve, uncompressed dashed."""
+    """PNG with a panel per metric: accuracy over bits per pixel, one line per curve, uncompressed dashed.
+
+    Of a curve with several seeds each one is drawn lightly and the means in full.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     # The teacher's labels are the steadier measure on few pictures, so they come first.
     ordered = sorted(comparison.metrics, key=lambda metric: not metric.key.startswith("teacher_"))
-    panels = [metric for metric in ordered if _points(comparison.curves, metric.key)] or ordered[:1]
+    panels = [metric for metric in ordered if _rates(comparison.curves, metric)] or ordered[:1]
     figure = Figure(figsize=(5.6 * len(panels), 4.6), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, metric in zip(axes, panels, strict=True):
         _panel(ax, comparison, metric)
     handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+    columns = len(labels) if len(labels) <= 6 else (len(labels) + 1) // 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     any_result = next(iter(comparison.curves.values()))[0]
     scaled = f", long side {any_result.resize}" if any_result.resize else ""
-    figure.suptitle(
-        f"{any_result.images} pictures of {any_result.dataset}{scaled} · {any_result.recognizer}", fontsize=10
-    )
+    title = f"{any_result.images} pictures of {any_result.dataset}{scaled} · {any_result.recognizer}"
+    figure.suptitle(verbatim(title), fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
 def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
-    from matplotlib.ticker import NullFormatter, ScalarFormatter
-
-    rates = [rate for rate, _ in _points(comparison.curves, metric.key)]
-    for index, (name, results) in enumerate(comparison.curves.items()):
-        points = _points({name: results}, metric.key)
-        ax.plot(
-            [rate for rate, _ in points],
-            [score for _, score in points],
-            color=_COLOURS[index % len(_COLOURS)],
-            marker=_MARKERS[index % len(_MARKERS)],
-            linestyle=_DASHES[(index // len(_COLOURS)) % len(_DASHES)],
-            linewidth=1.8,
-            markersize=5.5,
-            markeredgecolor="white",
-            markeredgewidth=0.6,
-            label=f"{name} (anchor)" if name == comparison.anchor and len(comparison.curves) > 1 else name,
-        )
+    for index, (name, repeats) in enumerate(comparison.repeats.items()):
+        anchor = name == comparison.anchor and len(comparison.curves) > 1
+        draw_curve(ax, index, f"{name} (anchor)" if anchor else name, repeats, metric.key)
     limits = (result.uncompressed_scores.get(metric.key) for result in _all(comparison.curves))
     limit = next((score for score in limits if score is not None), None)
     if limit is not None:
         ax.axhline(limit, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="uncompressed", zorder=0)
-    if rates and max(rates) > 6 * min(rates):
-        ax.set_xscale("log")
-        steps = [1, 2, 3, 5, 7] if max(rates) < 30 * min(rates) else [1]
-        from matplotlib.ticker import LogLocator
-
-        ax.xaxis.set_major_locator(LogLocator(subs=steps))
-        ax.xaxis.set_major_formatter(ScalarFormatter())
-        ax.xaxis.set_minor_formatter(NullFormatter())
-    elif rates:
-        ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
+    rate_axis(ax, _rates(comparison.curves, metric), "bits per pixel, real files")
     ax.set_title(metric.title, fontsize=10)
-    ax.set_xlabel("bits per pixel, real files")
     ax.set_ylabel(metric.axis)
-    ax.grid(color="0.9", linewidth=0.7)
-    ax.set_axisbelow(True)
-    ax.spines[["top", "right"]].set_visible(False)
 
 
 def _all(curves: dict[str, list[Result]]) -> list[Result]:
     return [result for results in curves.values() for result in results]
 
 
-def _points(curves: dict[str, list[Result]], metric: str) -> Sequence[tuple[float, float]]:
-    return [(r.bpp, score) for r in _all(curves) if (score := r.scores.get(metric)) is not None]
+def _rates(curves: dict[str, list[Result]], metric: Metric) -> list[float]:
+    return [result.bpp for result in _all(curves) if result.scores.get(metric.key) is not None]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from jinja2 import Environment, PackageLoader, select_autoescape
 
 from taskpress.evaluation.compare import Comparison
+from taskpress.evaluation.shares import Share
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,6 @@ class Picture:
     @property
     def source(self) -> str:
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
-
-
-@dataclass(frozen=True)
-class Share:
-    """Where a codec's bits go over a data set: shares 0 ... 1 of bits and of area inside the boxes."""
-
-    codec: str
-    curve: str
-    bpp: float
-    share: float
-    area: float
 
 
 def render_report(

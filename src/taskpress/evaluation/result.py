@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from taskpress.coding.errors import DataError
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.encoder_size import EncoderSize
+from taskpress.evaluation.fidelity import Fidelity
 from taskpress.evaluation.matching import Matches
+from taskpress.evaluation.stored import Stored
 from taskpress.targets import Task
 from taskpress.version import __version__
 
@@ -31,28 +33,38 @@ _PACKAGES = (
     "constriction",
     "faster-coco-eval",
     "onnx2torch",
+    "imagecodecs",
+    "pillow-heif",
 )
 
 BOX_SCORES = ("ap", "ap50", "teacher_ap", "teacher_ap50")
 UNCOMPRESSED_BOX_SCORES = ("ap", "ap50", "teacher_ap")
 
 
-class Picture(BaseModel):
+class Picture(Stored):
     """One coded picture: its id in the data set, bits of its file, pixels that were coded."""
 
-    id: int
-    bits: int
-    pixels: int
+    id: int = Field(ge=0, lt=2**63)
+    bits: int = Field(ge=0, lt=2**63)
+    pixels: int = Field(gt=0, lt=2**63)
 
 
-class Result(BaseModel):
+class TrainedAs(Stored):
+    """What tells repetitions of one training apart: its seed, and its λ as `rate` in the preset."""
+
+    seed: int
+    rate: float
+
+
+class Result(Stored):
     """Rate and accuracy of one coder on one data set. Scores are 0 ... 100, null where nothing is annotated.
 
     bpp is all bits of all files over all pixels coded (after `resize`), headers included. `scores` hold every
     metric of the task (`evaluation.metrics`): teacher_* against what the recognizer itself saw in the
     uncompressed pictures, the others against the annotations. uncompressed_* is the recognizer on the resized
     pictures without any coding. ap, ap50, teacher_ap, teacher_ap50 and their uncompressed_* repeat box AP,
-    where the task has it: files of before there was a second task hold nothing else.
+    where the task has it: files of before there was a second task hold nothing else. `training` is null for
+    coders that were not trained here, `fidelity` where it was not measured, and both in older files.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -61,6 +73,7 @@ class Result(BaseModel):
     curve: str
     codec: str
     codec_fingerprint: str | None = None
+    training: TrainedAs | None = None
     recognizer: str
     recognizer_fingerprint: str | None = None
     dataset: str
@@ -77,6 +90,7 @@ class Result(BaseModel):
     uncompressed_teacher_ap: float | None = None
     scores: dict[str, float | None]
     uncompressed_scores: dict[str, float | None]
+    fidelity: Fidelity | None = None
     encode_s_per_mp: float
     decode_s_per_mp: float
     encoder: EncoderSize | None
@@ -96,6 +110,12 @@ class Result(BaseModel):
     @matches.setter
     def matches(self, matches: dict[str, Matches]) -> None:
         self._matches = matches
+
+    @model_validator(mode="after")
+    def _pictures_are_those_counted(self) -> Result:
+        if self.pictures and len(self.pictures) != self.images:
+            raise ValueError(f"counts {self.images} pictures and lists {len(self.pictures)}")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -166,6 +186,8 @@ class Result(BaseModel):
                 "write one with `taskpress evaluate` or `anchor`"
             ) from None
         result.matches = _read_matches(_matches_path(path))
+        if any(found.images != len(result.pictures) for found in result.matches.values()):
+            raise DataError(f"{_matches_path(path)}: is of other pictures than {path.name}; remove it")
         return result
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -54,22 +55,26 @@ class FasterRCNN(TorchvisionDetector):
         return {**proposal_losses, **head_losses}
 
 
-def load_scenes_recognizer(pseudo_label_threshold: float = PSEUDO_LABEL_THRESHOLD) -> FasterRCNN:
-    """The shipped recognizer of the embedded `scenes`; RecognizerError where its weights are missing."""
+def load_scenes_recognizer(
+    trained: Path | None = None, pseudo_label_threshold: float = PSEUDO_LABEL_THRESHOLD
+) -> FasterRCNN:
+    """The recognizer of the embedded `scenes`: the shipped one, or the file `trained` of another
+    `taskpress train-recognizer`. RecognizerError where the weights are missing or damaged.
+    """
     from taskpress.recognition.slim_rcnn import slim_rcnn
 
-    file = resources.files("taskpress").joinpath("weights", SCENES_WEIGHTS)
+    file = trained or resources.files("taskpress").joinpath("weights", SCENES_WEIGHTS)
     try:
         with resources.as_file(file) as path, safe_open(path, framework="pt") as weights:
             categories = [Category(**category) for category in json.loads(weights.metadata()["categories"])]
             model = slim_rcnn(len(categories))
             model.load_state_dict({key: weights.get_tensor(key) for key in weights.keys()})  # noqa: SIM118
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise RecognizerError(
-            f"{file}: the shipped scenes recognizer is missing or damaged; install taskpress anew, or "
-            "make it with `taskpress train-recognizer`"
-        ) from error
-    return FasterRCNN(model, "scenes", categories, pseudo_label_threshold=pseudo_label_threshold)
+        what = "no recognizer of scenes" if trained else "the shipped scenes recognizer is missing or damaged"
+        remedy = "" if trained else "install taskpress anew, or "
+        raise RecognizerError(f"{file}: {what}; {remedy}make it with `taskpress train-recognizer`") from error
+    name = f"scenes:{trained.name}" if trained else "scenes"
+    return FasterRCNN(model, name, categories, pseudo_label_threshold=pseudo_label_threshold)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from pathlib import Path
 
 from taskpress.coding.errors import RecognizerError
 from taskpress.recognition.protocol import Recognizer
@@ -19,7 +20,7 @@ KINDS = (
     "classify-NAME[:WEIGHTS]",
     "timm-NAME[:WEIGHTS]",
     "python:FILE.py:CLASS",
-    "scenes",
+    "scenes[:FILE]",
 )
 DETECTRON2 = "fasterrcnn-x101-fpn"
 FAMILIES = ("fasterrcnn-", "retinanet-", "maskrcnn-", "instance-", "torchvision-")
@@ -44,7 +45,8 @@ def load_recognizer(spec: str) -> Recognizer:
     classify-NAME[:WEIGHTS]                any classifier of torchvision's, e.g. classify-resnet50
     timm-NAME[:WEIGHTS]                    any classifier of timm's, where timm is installed
     python:FILE.py:CLASS[:ARGUMENT]        your own class, e.g. docs/examples/ssdlite.py; the file is run
-    scenes                                 the shipped detector of the embedded default
+    scenes[:FILE]                          the shipped detector of the embedded default, or another training
+                                           of it, by `taskpress train-recognizer`
 
     WEIGHTS of torchvision's: a file (.pth, .safetensors), or their name there, e.g. COCO_V1, which is
     downloaded once; without, torchvision's default. After the weights of these detectors may stand
@@ -86,10 +88,10 @@ def load_recognizer(spec: str) -> Recognizer:
         from taskpress.recognition.own import load_own
 
         return load_own(argument)
-    if spec == "scenes":
+    if kind == "scenes" and (argument or spec == kind):
         from taskpress.recognition.faster_rcnn import load_scenes_recognizer
 
-        return load_scenes_recognizer()
+        return load_scenes_recognizer(Path(argument) if argument else None)
     raise RecognizerError(f"no recognizer is named '{spec}'; {_suggestion(kind)}")
 
 

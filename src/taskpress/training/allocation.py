@@ -22,7 +22,7 @@ from taskpress.coding.codec import Codec, Estimate
 from taskpress.coding.errors import ConfigError
 from taskpress.detections import Detections
 from taskpress.recognition.protocol import Recognizer
-from taskpress.targets import TARGETS, Target
+from taskpress.targets import Target
 from taskpress.training.config import RunConfig
 
 ENTROPY_WEIGHT = 0.01
@@ -36,7 +36,7 @@ def give_allocator(codec: Codec, config: RunConfig, recognizer: Recognizer | Non
     where a term of the training needs boxes that the recognizer does not find.
     """
     objective = config.objective
-    if objective.needs_boxes and recognizer is not None and not finds_boxes(recognizer):
+    if objective.needs_boxes and recognizer is not None and not recognizer.task.has_boxes:
         raise ConfigError(
             f"{config.name}: allocation and roi_weight need boxes; {recognizer.name} finds none"
         )
@@ -52,10 +52,6 @@ def give_allocator(codec: Codec, config: RunConfig, recognizer: Recognizer | Non
         raise ConfigError(f"{config.name}: the initial codec has the allocator {found}, not {wanted}")
     if wanted is not None and found is None:
         codec.attach_allocator(wanted, seed=config.seed)
-
-
-def finds_boxes(recognizer: Recognizer) -> bool:
-    return issubclass(TARGETS[recognizer.task], Detections)
 
 
 def allocator_terms(

@@ -9,22 +9,37 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from importlib import resources
-from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from taskpress.coding.errors import ConfigError
 
 BranchName = Literal["detection", "objectness", "foreground", "instance", "segmentation", "classification"]
 
 
-class Section(BaseModel):
-    """Fields are exactly those listed; a misspelt one is an error."""
+def _file_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.+-]{0,99}", name):
+        raise ValueError("it names files: letters, digits, `.`, `_`, `+` and `-`, at most 100 of them")
+    return name
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+
+Name = Annotated[str, AfterValidator(_file_name)]
+Rates = Annotated[list[float], Field(min_length=1)]
+
+
+class Section(BaseModel):
+    """Fields are exactly those listed; a misspelt one is an error, and so are NaN and infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CodecConfig(Section):
@@ -43,7 +58,8 @@ class CodecConfig(Section):
 
 class DataConfig(Section):
     sources: list[str | dict[str, str]] = Field(
-        description="a mixture: a folder of pictures, {images: DIR, annotations: FILE}, or `scenes:COUNT`"
+        min_length=1,
+        description="a mixture: a folder of pictures, {images: DIR, annotations: FILE}, or `scenes:COUNT`",
     )
     long_side: int | None = Field(None, ge=16, description="pictures are first scaled to this long side")
     patch: int = Field(256, ge=64, multiple_of=64, description="side of the random square crop")
@@ -183,8 +199,8 @@ class RunConfig(Section):
 
 
 class Preset(Section):
-    name: str
-    seed: int = 1
+    name: Name
+    seed: int = Field(1, ge=0, lt=2**32)
     recognizer: str | None = Field(None, description="teacher and frozen recognizer, as on the command line")
     recognizer_weight: float = Field(1.0, gt=0, description="of its losses, where there are further ones")
     further: list[FurtherRecognizer] = Field([], description="more recognizers served by the same codec")
@@ -193,8 +209,8 @@ class Preset(Section):
     start: StartConfig | None = None
     objective: ObjectiveConfig = ObjectiveConfig()
     optimizer: OptimizerConfig
-    rates: list[float] = Field(min_length=1, description="λ of each rate, lowest rate first")
-    arms: dict[str, dict[str, Any]] = Field(
+    rates: Rates = Field(description="λ of each rate, lowest rate first")
+    arms: dict[Name, dict[str, Any]] = Field(
         min_length=1,
         description="name of the curve -> what it changes in `objective` (and `rates`, where its λ differ)",
     )
@@ -227,6 +243,9 @@ class Preset(Section):
                 own = {"rate": rate, "objective": objective, "optimizer": self.optimizer}
                 short_name = f"{self._short(arm)}-q{quality}"
                 runs.append(run(short_name, arm=arm, quality=quality, **own))
+        names = [run.short_name for run in runs]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(f"two trainings would be called {twice!r}; rename an arm")
         return runs
 
     def _short(self, arm: str) -> str:
@@ -237,62 +256,10 @@ class Preset(Section):
     def _arm(self, arm: str, changes: dict[str, Any]) -> tuple[ObjectiveConfig, list[float]]:
         merged = {**self.objective.model_dump(), **{k: v for k, v in changes.items() if k != "rates"}}
         try:
-            rates = TypeAdapter(list[float]).validate_python(changes.get("rates", self.rates))
+            rates = TypeAdapter(Rates).validate_python(changes.get("rates", self.rates))
             return ObjectiveConfig.model_validate(merged), rates
         except ValidationError as error:
-            raise ConfigError(f"arms.{arm}: {_explain(error)}") from None
-
-
-def shipped_presets() -> list[str]:
-    """Names of the presets that come with the package."""
-    folder = resources.files("taskpress") / "presets"
-    return sorted(
-        entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml")
-    )
-
-
-def load_preset(name_or_path: str, overrides: list[str] | None = None) -> Preset:
-    """A shipped preset by name or a YAML file, with `key.key=value` overrides (values are YAML).
-
-    Raises ConfigError that names the file, the field and, for a misspelt one, the nearest that exists.
-    """
-    tree = _read_yaml(name_or_path)
-    for override in overrides or []:
-        key, separator, value = override.partition("=")
-        if not separator:
-            raise ConfigError(f"{override!r}: a setting is written key=value, e.g. optimizer.steps=500")
-        try:
-            _set(tree, key.split("."), yaml.safe_load(value))
-        except yaml.YAMLError as error:
-            raise ConfigError(f"{override!r}: not YAML ({' '.join(str(error).split())})") from None
-    try:
-        preset = Preset.model_validate(tree)
-        preset.runs()
-    except ValidationError as error:
-        raise ConfigError(f"{name_or_path}: {_explain(error)}") from None
-    except ConfigError as error:
-        raise ConfigError(f"{name_or_path}: {error}") from None
-    return preset
-
-
-def _read_yaml(name_or_path: str) -> dict[str, Any]:
-    path = Path(name_or_path)
-    if path.suffix in (".yaml", ".yml"):
-        try:
-            text = path.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read ({error})") from None
-    elif name_or_path in shipped_presets():
-        text = (resources.files("taskpress") / "presets" / f"{name_or_path}.yaml").read_text()
-    else:
-        raise ConfigError(f"{name_or_path}: no such preset{_nearest(name_or_path, shipped_presets())}")
-    try:
-        tree = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{name_or_path}: not YAML ({' '.join(str(error).split())})") from None
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{name_or_path}: holds no settings; expected `key: value` lines")
-    return tree
+            raise ConfigError(f"arms.{arm}: {explain(error)}") from None
 
 
 def expand(text: str) -> str:
@@ -308,23 +275,15 @@ def expand(text: str) -> str:
     return expanded
 
 
-def _set(tree: dict[str, Any], keys: list[str], value: Any) -> None:
-    for key in keys[:-1]:
-        child = tree.setdefault(key, {})
-        if not isinstance(child, dict):
-            raise ConfigError(f"{'.'.join(keys)}: `{key}` is a value, it has no fields")
-        tree = child
-    tree[keys[-1]] = value
-
-
-def _explain(error: ValidationError) -> str:
+def explain(error: ValidationError) -> str:
+    """What is wrong first, in one line: the field, and for a misspelt one the nearest that exists."""
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         message = first["msg"].removeprefix("Value error, ")
         return f"`{where}`: {message}" if where else message
     *parents, field = first["loc"]
-    return f"unknown key `{where}`{_nearest(str(field), _fields_at(parents, error.title))}"
+    return f"unknown key `{where}`{nearest(str(field), _fields_at(parents, error.title))}"
 
 
 def _fields_at(parents: list[int | str], title: str) -> list[str]:
@@ -341,6 +300,7 @@ def _fields_at(parents: list[int | str], title: str) -> list[str]:
     return list(model.model_fields)
 
 
-def _nearest(word: str, known: list[str]) -> str:
+def nearest(word: str, known: list[str]) -> str:
+    """The end of a message about a word that does not exist."""
     close = difflib.get_close_matches(word, known, n=1)
     return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -70,8 +71,8 @@ def open_sources(sources: list[str | dict[str, str]]) -> Mixture:
             datasets.append(CocoImages(expand(source["images"]), expand(source["annotations"])))
         elif source.startswith("scenes:"):
             number = source.removeprefix("scenes:")
-            if not number.isdigit() or int(number) == 0:
-                raise ConfigError(f"data source {source!r}: write scenes:COUNT, e.g. scenes:2000")
+            if not re.fullmatch("[1-9][0-9]{0,6}", number):
+                raise ConfigError(f"data source {source!r}: write scenes:COUNT, e.g. scenes:2000, below 10⁷")
             datasets.append(Scenes("train", int(number)))
         else:
             datasets.append(ImageFolder(expand(source)))

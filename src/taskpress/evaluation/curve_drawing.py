@@ -1,0 +1,79 @@
+"""How a curve over bits per pixel looks, in every figure alike."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from taskpress.evaluation.seeds import M, OperatingPoint, Repeats
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+# Okabe and Ito's palette, readable with any colour vision; marker and dash repeat the distinction in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+_DASHES = ("-", "--", "-.", ":")
+
+
+def verbatim(text: str) -> str:
+    """Text that a figure shows as it is: matplotlib would read what stands between dollar signs as TeX."""
+    return text.replace("$", r"\$")
+
+
+def draw_curve(ax: Axes, index: int, name: str, repeats: Repeats[M], metric: str) -> None:
+    """Draws scores over bits per pixel; of several seeds each one lightly and the means in full.
+
+    index: of the curve in the figure, which decides its colour; metric: key of the scores
+    """
+    colour, marker = COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
+    several = len(repeats.by_seed) > 1
+    if several:
+        for points in repeats.by_seed.values():
+            ax.plot(*_columns(points, metric), color=colour, alpha=0.35, linewidth=0.7)
+        ax.scatter(
+            *_columns([*chain.from_iterable(repeats.by_seed.values())], metric),
+            marker=marker,
+            s=40,
+            facecolors="none",
+            edgecolors=colour,
+            linewidths=0.9,
+            alpha=0.55,
+        )
+    ax.plot(
+        *_columns(repeats.points, metric),
+        color=colour,
+        marker=marker,
+        linestyle=_DASHES[(index // len(COLOURS)) % len(_DASHES)],
+        linewidth=1.4 if several else 1.8,
+        markersize=3.5 if several else 5.5,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        label=verbatim(f"{name}, mean of {len(repeats.by_seed)} seeds" if several else name),
+    )
+
+
+def rate_axis(ax: Axes, rates: Sequence[float], label: str) -> None:
+    """The axes under `draw_curve`: rates logarithmic where they span more than a factor of six."""
+    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+
+    if rates and max(rates) > 6 * min(rates):
+        ax.set_xscale("log")
+        steps = [1, 2, 3, 5, 7] if max(rates) < 30 * min(rates) else [1, 2, 5]
+        ax.xaxis.set_major_locator(LogLocator(subs=steps))
+        ax.xaxis.set_major_formatter(ScalarFormatter())
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    elif rates:
+        ax.set_xlim(left=0)
+    ax.set_ylim(bottom=0)
+    ax.set_xlabel(label)
+    ax.grid(color="0.9", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+
+
+def _columns(points: Sequence[OperatingPoint[M]], metric: str) -> tuple[list[float], list[float]]:
+    """Rates and scores of the points that have a score."""
+    scored = [(point.bpp, score) for point in points if (score := point.score(metric)) is not None]
+    return [rate for rate, _ in scored], [score for _, score in scored]

@@ -1,0 +1,133 @@
+"""Trainings that were repeated under other seeds: which results belong together, and their means."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Generic, NamedTuple, Protocol, TypeVar
+
+from taskpress.coding.errors import DataError
+from taskpress.evaluation.result import TrainedAs
+
+
+class Spread(NamedTuple):
+    """mean: over the seeds; deviation: sample standard deviation, None for one seed."""
+
+    mean: float
+    deviation: float | None
+
+
+class Measured(Protocol):
+    """What was measured of a codec on a data set: `Result`, or `Share` of bits inside boxes."""
+
+    codec: str
+    training: TrainedAs | None
+    bpp: float
+
+    @property
+    def scores(self) -> Mapping[str, float | None]: ...
+
+
+M = TypeVar("M", bound=Measured)
+
+
+@dataclass(frozen=True)
+class OperatingPoint(Generic[M]):
+    """A codec at one λ, once for each seed; a coder that is not trained, or once, is a single result.
+
+    results: in order of seed
+    """
+
+    results: tuple[M, ...]
+
+    @property
+    def bpp(self) -> float:
+        """Mean over the seeds."""
+        return fmean(result.bpp for result in self.results)
+
+    def score(self, metric: str) -> float | None:
+        """Mean over the seeds; None where one of them has no such score."""
+        found = self.score_spread(metric)
+        return found and found.mean
+
+    def score_spread(self, metric: str) -> Spread | None:
+        """As `score`, with its deviation."""
+        return self.spread(lambda result: result.scores.get(metric))
+
+    def spread(self, value: Callable[[M], float | None]) -> Spread | None:
+        """Of any value over the seeds; None where one of them has none."""
+        found = [number for result in self.results if (number := value(result)) is not None]
+        if len(found) < len(self.results):
+            return None
+        return Spread(fmean(found), stdev(found) if len(found) > 1 else None)
+
+
+@dataclass(frozen=True)
+class Repeats(Generic[M]):
+    """The results of one curve.
+
+    points:  in order of rate; with several seeds, only those λ that every seed has, so that a mean curve is
+             of the same trainings all along
+    by_seed: the points of each seed in order of rate; empty where some result does not say its seed
+    note:    which λ were left out; None where all are there
+    """
+
+    points: tuple[OperatingPoint[M], ...]
+    by_seed: dict[int, tuple[OperatingPoint[M], ...]]
+    note: str | None = None
+
+
+def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
+    """Puts results of one curve together by λ and seed.
+
+    Raises DataError where several seeds are there, and a result does not say its own or one is there twice.
+    """
+    results = sorted(results, key=lambda result: result.bpp)
+    single = tuple(OperatingPoint((result,)) for result in results)
+    seeds = sorted({result.training.seed for result in results if result.training is not None})
+    if len(seeds) < 2:
+        told = bool(seeds) and all(result.training is not None for result in results)
+        return Repeats(single, {seeds[0]: single} if told else {})
+    by_rate: dict[float, dict[int, M]] = {}
+    for result in results:
+        if result.training is None:
+            raise DataError(
+                f"curve {curve!r} has results of several seeds, and {result.codec!r} does not say its own: "
+                "evaluate it anew, or give it a curve of its own with --curve"
+            )
+        of_rate = by_rate.setdefault(result.training.rate, {})
+        if (other := of_rate.setdefault(result.training.seed, result)) is not result:
+            raise DataError(
+                f"{other.codec!r} and {result.codec!r} are both curve {curve!r}, λ {result.training.rate:g}, "
+                f"seed {result.training.seed}: leave one out, or name their curves with --curve"
+            )
+    complete = [
+        tuple(found[seed] for seed in seeds) for found in by_rate.values() if len(found) == len(seeds)
+    ]
+    left_out = sorted(rate for rate, found in by_rate.items() if len(found) < len(seeds))
+    return Repeats(
+        tuple(sorted((OperatingPoint(found) for found in complete), key=lambda point: point.bpp)),
+        {seed: tuple(point for point in single if _seed(point) == seed) for seed in seeds},
+        f"{curve!r} without λ {', '.join(f'{rate:g}' for rate in left_out)}: not every seed has it"
+        if left_out
+        else None,
+    )
+
+
+def pairs(
+    anchor: Repeats[M], test: Repeats[M]
+) -> list[tuple[int, tuple[OperatingPoint[M], ...], tuple[OperatingPoint[M], ...]]]:
+    """(seed, the anchor's points, the test's): curves that saw the same batches, where either has several.
+
+    A curve without seeds is held against every seed of the other.
+    """
+    if max(len(anchor.by_seed), len(test.by_seed)) < 2:
+        return []
+    seeds = [s for s in anchor.by_seed or test.by_seed if s in (test.by_seed or anchor.by_seed)]
+    return [(s, anchor.by_seed.get(s, anchor.points), test.by_seed.get(s, test.points)) for s in seeds]
+
+
+def _seed(point: OperatingPoint[M]) -> int | None:
+    (result,) = point.results
+    return None if result.training is None else result.training.seed

@@ -1,0 +1,144 @@
+"""The share of bits inside the teacher's boxes over a whole data set, of several codecs: file and figure."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from taskpress.coding.codec import Codec
+from taskpress.coding.errors import DataError
+from taskpress.coding.files import atomic_write
+from taskpress.datasets.dataset import Dataset
+from taskpress.evaluation.allocation import dataset_share
+from taskpress.evaluation.curve_drawing import draw_curve, rate_axis, verbatim
+from taskpress.evaluation.rate_accuracy import Reference, trained_as
+from taskpress.evaluation.result import TrainedAs, command_line, versions
+from taskpress.evaluation.seeds import repeats
+
+
+class Share(BaseModel):
+    """Where a codec's bits go over a data set.
+
+    bpp:   by the codec's own probability model, all bits over all pixels
+    share: of all bits, those inside the boxes, 0 ... 1
+    area:  of all pixels, those inside the boxes; equal to `share` for a codec that is blind to objects
+    """
+
+    codec: str
+    codec_fingerprint: str
+    curve: str
+    training: TrainedAs | None
+    bpp: float = Field(gt=0)
+    share: float
+    area: float
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """The share in percent, as figures show it."""
+        return {"share": 100 * self.share}
+
+
+class Shares(BaseModel):
+    """The shares of several codecs on one data set, with the boxes of one recognizer."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    recognizer: str
+    recognizer_fingerprint: str
+    dataset: str
+    images: int = Field(ge=1)
+    boxes: int
+    resize: int | None
+    shares: list[Share]
+    command: str
+    versions: dict[str, str]
+
+    def write(self, path: Path) -> None:
+        """Writes the JSON, whole or not at all."""
+        content = self.model_dump(mode="json", by_alias=True)
+        atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
+
+    @classmethod
+    def read(cls, path: Path) -> Shares:
+        """Raises DataError naming the file and the first field that does not fit."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+        except ValidationError as error:
+            first = error.errors()[0]
+            field = ".".join(str(part) for part in first["loc"]) or "file"
+            raise DataError(
+                f"{path}: no shares of bits: {field}: {first['msg']}; write some with `taskpress allocation`"
+            ) from None
+
+
+def share_of(
+    codec: Codec, curve: str, name: str, dataset: Dataset, reference: Reference, progress: bool = False
+) -> Share:
+    """Bits of a codec inside the reference's boxes, over the reference's pictures.
+
+    Raises DataError where the recognizer saw no box in any of them.
+    """
+    if not any(len(found) for found in reference.labels):
+        raise DataError(f"{reference.dataset}: the recognizer sees no box in these pictures; take others")
+    found = dataset_share(codec, dataset, reference.labels, reference.resize, name if progress else None)
+    return Share(
+        codec=name,
+        codec_fingerprint=codec.fingerprint,
+        curve=curve,
+        training=trained_as(codec),
+        **found._asdict(),
+    )
+
+
+def collect(shares: Sequence[Share], reference: Reference, recognizer: str) -> Shares:
+    """Shares of one reference, with what they were made of; `recognizer` is the name of the one it used."""
+    return Shares(
+        recognizer=recognizer,
+        recognizer_fingerprint=reference.recognizer,
+        dataset=reference.dataset,
+        images=len(reference.image_ids),
+        boxes=sum(len(found) for found in reference.labels),
+        resize=reference.resize,
+        shares=list(shares),
+        command=command_line(),
+        versions=versions(),
+    )
+
+
+def shares_figure(shares: Shares) -> bytes:
+    """PNG: share of bits inside boxes over bits per pixel, a line per curve, share of area dashed."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5.8, 4.6), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    curves: dict[str, list[Share]] = {}
+    for share in shares.shares:
+        curves.setdefault(share.curve, []).append(share)
+    for index, (name, points) in enumerate(curves.items()):
+        draw_curve(ax, index, name, repeats(name, points), "share")
+    area = 100 * shares.shares[0].area
+    ax.axhline(area, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="share of the area", zorder=0)
+    rate_axis(ax, [share.bpp for share in shares.shares], "bits per pixel, by the codec's own model")
+    ax.set_ylabel("share of bits inside boxes, %")
+    scaled = f", long side {shares.resize}" if shares.resize else ""
+    ax.set_title(
+        verbatim(
+            f"{shares.images} pictures of {shares.dataset}{scaled}\n"
+            f"recognizer {shares.recognizer}: {shares.boxes} boxes"
+        ),
+        fontsize=10,
+    )
+    ax.legend(frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -1,0 +1,80 @@
+"""Result files, damaged: a DataError, or results that are compared, printed and drawn."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from taskpress.cli.compare import print_comparison
+from taskpress.coding.errors import DataError
+from taskpress.evaluation import compare as comparing
+from taskpress.evaluation.rd_figure import rd_figure
+from taskpress.evaluation.result import Result
+from taskpress.evaluation.side_by_side import side_by_side
+
+from .mutations import SLOW_COUNT, attack
+
+
+def result(curve: str, quality: int) -> str:
+    scores = {"ap": 10.0 + quality, "ap50": 20.0, "teacher_ap": 30.0 + quality, "teacher_ap50": 40.0}
+    fields = {
+        "schema": 1,
+        "curve": curve,
+        "codec": f"{curve}-q{quality}",
+        "codec_fingerprint": "0" * 16,
+        "training": {"seed": 1, "rate": float(quality)},
+        "recognizer": "scenes",
+        "recognizer_fingerprint": "1" * 16,
+        "dataset": "scenes",
+        "images": 2,
+        "resize": None,
+        "bpp": 0.1 * quality,
+        **scores,
+        "scores": scores,
+        "uncompressed_scores": scores,
+        "fidelity": {"psnr": 30.0, "ms_ssim": 0.9, "note": None},
+        "encode_s_per_mp": 1.0,
+        "decode_s_per_mp": 1.0,
+        "encoder": {"parameters": 5, "macs_per_pixel": 7.0, "ms": 3.0, "allocator": None},
+        "command": "",
+        "versions": {},
+        "pictures": [{"id": 1, "bits": 800, "pixels": 65536}, {"id": 2, "bits": 900, "pixels": 65536}],
+    }
+    return json.dumps(fields, indent=1)
+
+
+def attack_results(folder: Path, count: int, seed: int, shown: int) -> None:
+    """`shown`: how many of the comparisons are printed and drawn, which takes longest."""
+    rest = [folder / f"{curve}-q{quality}.json" for curve in ("task", "task+aux") for quality in (1, 2)]
+    for path in rest:
+        curve, quality = path.stem.split("-q")
+        path.write_text(result(curve, int(quality)))
+
+    rng = random.Random(seed)
+
+    def use(path: Path) -> None:
+        nonlocal shown
+        # Alone it contradicts no other.
+        read = [Result.read(found) for found in comparing.find_results([path, *rng.choice([rest, []])])]
+        comparison = comparing.compare(read, resamples=5)
+        json.dumps(comparison.as_json(), allow_nan=False)
+        table = side_by_side(read)
+        assert table.markdown() and table.csv()
+        if shown:
+            shown -= 1
+            print_comparison(comparison)
+            rd_figure(comparison)
+
+    attack(folder / "damaged.json", [result("task", 3), result("mse", 1)], use, count, seed, DataError)
+
+
+def test_five_hundred_results(tmp_path: Path) -> None:
+    attack_results(tmp_path, 500, seed=3, shown=4)
+
+
+@pytest.mark.slow
+def test_twenty_thousand_results(tmp_path: Path) -> None:
+    attack_results(tmp_path, SLOW_COUNT, seed=4, shown=600)
