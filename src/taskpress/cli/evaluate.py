@@ -21,6 +21,7 @@ from taskpress.cli.measuring import (
     Precision,
     RecognizerSpec,
     Resize,
+    WithFidelity,
     checked_device,
     measure,
     open_dataset,
@@ -41,6 +42,7 @@ def evaluate(
     resize: Resize = None,
     limit: Limit = None,
     curve: CurveName = None,
+    fidelity: WithFidelity = True,
     precision: Precision = "float32",
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -68,7 +70,7 @@ def evaluate(
     ]
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
-    measure(coders, dataset, judge, resize, limit, output, as_json)
+    measure(coders, dataset, judge, resize, limit, fidelity, output, as_json)
 
 
 def codec_name(source: str) -> str:

@@ -100,6 +100,11 @@ class Result(Stored):
     _matches: dict[str, Matches] = PrivateAttr(default_factory=dict)
 
     @property
+    def learned(self) -> bool:
+        """Whether this is a codec's result, not a classical coder's."""
+        return self.codec_fingerprint is not None
+
+    @property
     def matches(self) -> dict[str, Matches]:
         """The fate of every detection, by `ap` and `teacher_ap`, for bootstrap intervals.
 
