@@ -6,7 +6,7 @@ Needs CompressAI (requirements-peers.txt). The contenders take turns, so that wh
 meets all of them; a figure is the median of its repeats. Weights are random, scaled so that latents spread
 and their Gaussians fit as trained ones do; pictures are noise with the spectrum of photographs.
 
-    encode, decode   picture to bytes and back, all included
+    encode, decode   picture to bytes and back, all included; `fast` is ours with transforms in bfloat16
     transforms       g_a, h_a, h_s and g_s alone, in float32: what no entropy coder can go below
     entropy stage    encode less the time spent in g_a, h_a and h_s, decode less the time spent in g_s,
                      measured within the very calls: decoding counts h_s, encoding does not, on both sides
@@ -15,6 +15,7 @@ Results are written after every size; with -o naming an existing file, what is i
 """
 
 import argparse
+import copy
 import json
 import platform
 import statistics
@@ -50,8 +51,8 @@ def picture(width: int, height: int) -> torch.Tensor:
 
 
 @torch.no_grad()
-def contenders(channels: int) -> tuple[Codec, Cheng2020Attention]:
-    """Our codec and CompressAI's model with the same weights."""
+def contenders(channels: int) -> tuple[Codec, Codec, Cheng2020Attention]:
+    """Our codec in float32 and in bfloat16, and CompressAI's model with the same weights."""
     codec = Codec.create("cheng2020-attention", channels, seed=1).eval()
     model, x = codec.model, picture(256, 256)
     # The last attention block is x + a(x)·sigmoid(b(x)): with b far below zero it lets x pass.
@@ -69,7 +70,9 @@ def contenders(channels: int) -> tuple[Codec, Cheng2020Attention]:
     theirs = Cheng2020Attention(channels).eval()
     theirs.load_state_dict({**theirs.state_dict(), **model.state_dict()})
     theirs.update(force=True)
-    return codec, theirs
+    fast = copy.deepcopy(codec)
+    fast.precision = "bfloat16"
+    return codec, fast, theirs
 
 
 @contextmanager
@@ -111,43 +114,58 @@ def clock(run: Callable[[], Any]) -> tuple[float, Any]:
 
 
 @torch.inference_mode()
-def race(codec: Codec, theirs: Cheng2020Attention, x: torch.Tensor, repeats: int) -> dict[str, Any]:
-    """Seconds of every part, medians of `repeats` rounds, after one that is not counted."""
-    times: Times = {}
+def one_round(
+    codec: Codec, fast: Codec, theirs: Cheng2020Attention, x: torch.Tensor
+) -> tuple[dict[str, float], dict[str, int]]:
+    """Seconds of every part, and bytes of every contender."""
+    found: dict[str, float] = {}
     model, coder = codec.model, codec._freeze().coder
-    sizes = {}
-    for turn in range(repeats + 1):
-        found: dict[str, float] = {}
-        with watched(theirs, ("g_a", "h_a", "h_s")) as spent:
-            found["theirs encode"], coded = clock(lambda: theirs.compress(x))
-        found["theirs encode entropy"] = found["theirs encode"] - sum(spent)
-        with watched(model, ("g_a", "h_a")) as spent, watched(coder, ("h_s",)) as synthesis:
-            found["ours encode"], data = clock(lambda: codec.encode(x[0]))
-        found["ours encode entropy"] = found["ours encode"] - sum(spent) - sum(synthesis)
-        found["encode transforms"], _ = clock(lambda: model.h_s(model.h_a(model.g_a(x))))
-        with watched(theirs, ("g_s",)) as spent:
-            strings, shape = coded["strings"], coded["shape"]
-            found["theirs decode"], _ = clock(lambda s=strings, h=shape: theirs.decompress(s, h))
-        found["theirs decode entropy"] = found["theirs decode"] - sum(spent)
-        with watched(model, ("g_s",)) as spent:
-            found["ours decode"], _ = clock(lambda d=data: codec.decode(d, "tensor"))
-        found["ours decode entropy"] = found["ours decode"] - sum(spent)
-        latent = torch.zeros(1, codec.latent_channels, x.shape[2] // 16, x.shape[3] // 16)
-        found["decode transforms"], _ = clock(lambda y=latent: model.g_s(y))
-        sizes = {"ours": len(data), "theirs": sum(len(s[0]) for s in strings)}
-        if turn:
-            for name, seconds in found.items():
-                times.setdefault(name, []).append(seconds)
+    with watched(theirs, ("g_a", "h_a", "h_s")) as spent:
+        found["theirs encode"], coded = clock(lambda: theirs.compress(x))
+    found["theirs encode entropy"] = found["theirs encode"] - sum(spent)
+    with watched(model, ("g_a", "h_a")) as spent, watched(coder, ("h_s",)) as synthesis:
+        found["ours encode"], data = clock(lambda: codec.encode(x[0]))
+    found["ours encode entropy"] = found["ours encode"] - sum(spent) - sum(synthesis)
+    found["fast encode"], fast_data = clock(lambda: fast.encode(x[0]))
+    found["encode transforms"], _ = clock(lambda: model.h_s(model.h_a(model.g_a(x))))
+    with watched(theirs, ("g_s",)) as spent:
+        found["theirs decode"], _ = clock(lambda: theirs.decompress(coded["strings"], coded["shape"]))
+    found["theirs decode entropy"] = found["theirs decode"] - sum(spent)
+    with watched(model, ("g_s",)) as spent:
+        found["ours decode"], _ = clock(lambda: codec.decode(data, "tensor"))
+    found["ours decode entropy"] = found["ours decode"] - sum(spent)
+    found["fast decode"], _ = clock(lambda: fast.decode(fast_data, "tensor"))
+    latent = torch.zeros(1, codec.latent_channels, x.shape[2] // 16, x.shape[3] // 16)
+    found["decode transforms"], _ = clock(lambda: model.g_s(latent))
+    written = sum(len(strings[0]) for strings in coded["strings"])
+    return found, {"ours": len(data), "fast": len(fast_data), "theirs": written}
+
+
+def race(
+    codec: Codec, fast: Codec, theirs: Cheng2020Attention, x: torch.Tensor, repeats: int
+) -> dict[str, Any]:
+    """Medians of `repeats` rounds, after one with a small picture to warm up."""
+    one_round(codec, fast, theirs, picture(256, 256))
+    times: Times = {}
+    sizes: dict[str, int] = {}
+    for _ in range(repeats):
+        found, sizes = one_round(codec, fast, theirs, x)
+        for name, value in found.items():
+            times.setdefault(name, []).append(value)
     seconds = {name: statistics.median(values) for name, values in times.items()}
     ratios = {}
     for way in ("encode", "decode"):
         ratios[way] = seconds[f"theirs {way}"] / seconds[f"ours {way}"]
+        ratios[f"{way} fast"] = seconds[f"ours {way}"] / seconds[f"fast {way}"]
         ratios[f"{way} entropy"] = seconds[f"theirs {way} entropy"] / seconds[f"ours {way} entropy"]
         ratios[f"{way} over transforms"] = seconds[f"ours {way}"] / seconds[f"{way} transforms"]
     return {"seconds": seconds, "ratios": ratios, "bytes": sizes, "all": times}
 
 
-HEADER = "   N       size   encode    entropy  /transf.   decode    entropy  /transf.   s (ours | theirs)"
+HEADER = (
+    "   N       size   encode    entropy  /transf.   fast   decode    entropy  /transf.   fast"
+    "   s (ours | fast | theirs)"
+)
 
 
 def row(entry: dict[str, Any]) -> str:
@@ -156,10 +174,14 @@ def row(entry: dict[str, Any]) -> str:
     for way in ("encode", "decode"):
         cells.append(
             f"{ratios[way]:8.2f}×{ratios[f'{way} entropy']:9.1f}×{ratios[f'{way} over transforms']:9.3f}"
+            f"{ratios[f'{way} fast']:6.2f}×"
         )
     cells.append(
         "   "
-        + " | ".join(f"{seconds[f'{w} encode']:.3f} {seconds[f'{w} decode']:.3f}" for w in ("ours", "theirs"))
+        + " | ".join(
+            f"{seconds[f'{who} encode']:.3f} {seconds[f'{who} decode']:.3f}"
+            for who in ("ours", "fast", "theirs")
+        )
     )
     return "".join(cells)
 
@@ -191,7 +213,7 @@ def main() -> None:
                 entries.append(entry)
                 if given.output:
                     report = {
-                        "machine": platform.processor() or platform.machine(),
+                        "machine": f"{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}",
                         "torch": torch.__version__,
                     }
                     atomic_write(given.output, json.dumps({**report, "entries": entries}, indent=1).encode())

@@ -3,6 +3,7 @@
     docs/results/NAME/               results of evaluate and anchor → NAME-comparison.json, NAME-table.md
                                      beside the folder, figures/NAME-rd.png
     docs/results/NAME-shares.json    of allocation over a set       → figures/NAME-shares.png
+    docs/results/NAME-gradients.json of gradients                   → figures/NAME-gradients.png
 
 Nothing is trained or measured and no data is needed. The one figure that shows a picture, the bit allocation
 of a scene, is made of shipped codecs, the shipped recognizer and the generator of scenes.
@@ -22,6 +23,7 @@ from taskpress.datasets.scenes import Scenes
 from taskpress.evaluation.allocation import allocate
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
 from taskpress.evaluation.compare import compare, find_results
+from taskpress.evaluation.gradients import Gradients, gradients_figure
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result
 from taskpress.evaluation.shares import Shares, shares_figure
@@ -54,6 +56,8 @@ def redraw(results: Path, output: Path, bootstrap: int = DRAWS) -> list[Path]:
         written[figures / f"{folder.name}-rd.png"] = rd_figure(comparison)
     for path in sorted(results.glob("*-shares.json")):
         written[figures / f"{path.stem}.png"] = shares_figure(Shares.read(path))
+    for path in sorted(results.glob("*-gradients.json")):
+        written[figures / f"{path.stem}.png"] = gradients_figure(Gradients.read(path))
     written[figures / "scenes-allocation.png"] = _allocation()
     for path, content in written.items():
         atomic_write(path, content)

@@ -37,6 +37,22 @@ def test_a_folder_goes_there_and_back(
         assert np.array_equal(np.asarray(picture), codec.decode(codec.encode(original), as_="numpy"))
 
 
+def test_precision_is_an_option_on_both_sides(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    fast, exact = tmp_path / "fast", tmp_path / "exact"
+    options = ("--precision", "bfloat16")
+    assert taskpress("encode", codec_file, pictures / "rgb.png", "-o", fast, *options).code == 0
+    for target, extra in ((fast, options), (exact, ())):
+        coded = fast / "rgb.tpc"
+        assert taskpress("decode", coded, "--codec", codec_file, "-o", target, *extra).code == 0
+    with Image.open(fast / "rgb.png") as near, Image.open(exact / "rgb.png") as far:
+        difference = np.abs(np.asarray(near, dtype=int) - np.asarray(far, dtype=int))
+    assert 0 < difference.max() <= 8
+    outcome = taskpress("encode", codec_file, pictures / "rgb.png", "-o", fast, "--precision", "half")
+    assert outcome.code == 2 and "'half'" in outcome.err
+
+
 def test_resize_scales_the_long_side(
     taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
 ) -> None:

@@ -2,7 +2,7 @@
 
 import ast
 import hashlib
-import json
+import re
 import sys
 from pathlib import Path
 
@@ -11,48 +11,31 @@ import pytest
 from PIL import Image
 
 import taskpress
-from taskpress.coding import bitstream
+from taskpress.coding import bitstream, exact_math
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.checkpoints import SHIPPED
 from taskpress.coding.codec import Codec
 from taskpress.coding.entropy_coding import CODING
+from taskpress.coding.tables import gaussian_tables
 
 from . import second_decoder
-from .conftest import decisive
+from .conftest import ARCHITECTURES, decisive
+from .second_decoder import real
 from .second_decoder.container import crc32c
+from .test_golden import DIGESTS, GOLDEN, MAKER
 
 PROJECT = Path(__file__).resolve().parents[2]
-GOLDEN = PROJECT / "tests" / "golden"
-DIGESTS = json.loads((GOLDEN / "latents.json").read_text())
-THIN = 4
 
 
-def decode(codec: second_decoder.Codec, data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """(ŷ · 2^8 [M, h, w], pixels uint8 [H, W, 3]) by the second decoder."""
-    container = second_decoder.read_container(data)
-    assert container.fingerprint == codec.fingerprint
-    height, width = (4 * -(-side // 64) for side in (container.height, container.width))
-    payload, levels = container.payload, None
-    if codec.allocator is not None:
-        section, payload = second_decoder.split_level_map(payload)
-        levels = second_decoder.decode_levels(section, height, width, codec.allocator["levels"])
-    latent = second_decoder.decode_latent(codec, payload, height, width)
-    return latent, second_decoder.synthesize(codec, latent, container.height, container.width, levels)
-
-
-def digest(latent: np.ndarray) -> str:
-    return hashlib.sha256(latent.astype("<i4").tobytes()).hexdigest()
-
-
-@pytest.mark.parametrize("architecture", DIGESTS)
-def test_golden_files(architecture: str) -> None:
-    codec = second_decoder.read_codec(GOLDEN / f"{architecture}.safetensors")
-    latent, pixels = decode(codec, (GOLDEN / f"{architecture}.tpc").read_bytes())
-    assert digest(latent) == DIGESTS[architecture]["picture"]
-    expected = np.asarray(Image.open(GOLDEN / f"{architecture}.png")).astype(int)
-    assert np.abs(pixels[::THIN, ::THIN] - expected).max() <= 1
-    far, _ = decode(codec, (GOLDEN / f"{architecture}-far.tpc").read_bytes())
-    assert digest(far) == DIGESTS[architecture]["far"]
+@pytest.mark.parametrize("name", DIGESTS)
+def test_golden_files(name: str) -> None:
+    codec = second_decoder.read_codec(GOLDEN / f"{name}.safetensors")
+    for kind, digest in DIGESTS[name].items():
+        latent, pixels = second_decoder.decode(codec, MAKER.file_of(name, kind).read_bytes())
+        assert hashlib.sha256(latent.astype("<i4").tobytes()).hexdigest() == digest
+        if kind == "picture":
+            expected = np.asarray(Image.open(GOLDEN / f"{name}.png")).astype(int)
+            assert np.abs(pixels[:: MAKER.THIN, :: MAKER.THIN] - expected).max() <= 1
 
 
 @pytest.mark.parametrize("kind", ["roi", "semantic"])
@@ -60,17 +43,19 @@ def test_a_codec_with_an_allocator(lively, picture, tmp_path: Path, kind: str) -
     codec = decisive(lively("cheng2020-anchor"), AllocatorSettings(kind, 7, 16, 3))
     array = picture(90, 300, seed=2)
     codec.save(tmp_path / "codec.safetensors")
-    _, pixels = decode(second_decoder.read_codec(tmp_path / "codec.safetensors"), codec.encode(array))
-    expected = codec.decode(codec.encode(array), "numpy")
-    assert np.abs(pixels - expected.astype(int)).max() <= 1
+    own = second_decoder.read_codec(tmp_path / "codec.safetensors")
+    for data in (codec.encode(array), codec.encode(array, tile=128)):
+        _, pixels = second_decoder.decode(own, data)
+        assert np.abs(pixels - codec.decode(data, "numpy").astype(int)).max() <= 1
     assert len(np.unique(codec.level_map(array))) > 1
 
 
 def test_a_codec_that_was_trained(picture) -> None:
-    codec = taskpress.load("mse-n48")
-    data = codec.encode(picture(100, 150, seed=5))
-    latent, pixels = decode(second_decoder.read_codec(SHIPPED / "mse-n48.safetensors"), data)
-    ours = codec._freeze().coder.decode(bitstream.unpack(data)[1], 8, 12)
+    codec = taskpress.load("scenes-aux-q3")
+    data = codec.encode(picture(60, 100, seed=5))
+    own = second_decoder.read_codec(SHIPPED / "scenes-aux-q3.safetensors")
+    latent, pixels = second_decoder.decode(own, data)
+    ours = codec._freeze().coder.decode(bitstream.unpack(data)[1], 4, 8)
     assert np.array_equal(latent, (ours * 256).numpy())
     assert np.abs(pixels - codec.decode(data, "numpy").astype(int)).max() <= 1
 
@@ -81,7 +66,7 @@ def test_any_codec_and_size(tmp_path: Path, seed: int) -> None:
     """Weights of every magnitude, so that layers of every shift, activations at their limits and tables of
     every level take part."""
     rng = np.random.default_rng(seed)
-    architecture, channels = list(DIGESTS)[seed % 4], int(rng.integers(2, 12))
+    architecture, channels = ARCHITECTURES[seed % 4], int(rng.integers(2, 12))
     codec = Codec.create(architecture, channels, seed=seed)
     for parameter in codec.model.parameters():
         parameter.data.mul_(2.0 ** float(rng.uniform(-2, 3)))
@@ -111,5 +96,22 @@ def test_the_second_decoder_owes_nothing_to_the_first() -> None:
 def test_what_the_page_states_of_constants() -> None:
     page = (PROJECT / "docs" / "bitstream.md").read_text()
     assert f"`{CODING}`" in " ".join(page.split())
-    assert f"version, {bitstream.VERSION}" in page
+    assert f"version, {bitstream.WHOLE}" in page and f"version, {bitstream.TILED}" in page
     assert crc32c(b"123456789") == 0xE3069283 and "0xE3069283" in page
+
+
+def test_the_values_to_check_against() -> None:
+    page = (PROJECT / "docs" / "bitstream.md").read_text()
+    functions = re.findall(r"(\w+)\((-?[0-9.]+)\) +(0x1\.\w+p[+-]\d+)", page)
+    assert len(functions) == 8
+    for name, argument, value in functions:
+        x = float(argument)
+        assert getattr(real, name)(x) == float.fromhex(value)
+        ours = exact_math.normal_above if name == "above" else getattr(exact_math, name)
+        assert ours(np.array(x)) == float.fromhex(value)
+    told = re.findall(r"of level (\d+): +symbols (-\d+) … (\d+), weights ([\d ]+), escape (\d+)", page)
+    assert len(told) == 2
+    for level, first, last, weights, escape in told:
+        table = gaussian_tables()[int(level)]
+        assert (table.low, table.low + table.escape - 1) == (int(first), int(last))
+        assert table.weights.tolist() == [*map(int, weights.split()), int(escape)]

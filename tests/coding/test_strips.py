@@ -14,6 +14,7 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.grid import Box
 from taskpress.coding.images import Picture, open_picture, to_tensor
 from taskpress.coding.streams import build_stream, in_strips
+from taskpress.coding.transforms import Transform
 
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -82,15 +83,15 @@ def test_bands_and_strips_give_the_whole(lively, picture, narrow: None, architec
     array = picture(210, 500)
     padded = open_picture(array).window(Box(0, 0, 512, 256))
     with torch.inference_mode():
-        y = strips.analyze(codec.model.g_a, open_picture(array), 16, padded.device)
+        y = strips.analyze(Transform(codec.model.g_a), open_picture(array), 16, padded.device)
         torch.testing.assert_close(y, codec.model.g_a(padded), **ROUNDING)
         whole = codec.model.g_s(y)[0]
-        picture_box = Box(0, 0, 500, 210)
+        g_s, picture_box = Transform(codec.model.g_s), Box(0, 0, 500, 210)
         for region in (picture_box, Box(3, 5, 499, 210), Box(200, 100, 201, 101), Box(450, 0, 500, 77)):
-            seen = strips.needed(codec.model.g_s, region, picture_box)
+            seen = strips.needed(g_s, region, picture_box)
             latent = y[(..., *seen.slices(16))]
             covered = np.zeros((210, 500), dtype=int)
-            for box, pixels in strips.synthesize(codec.model.g_s, latent, seen, region, picture_box, 16):
+            for box, pixels in strips.synthesize(g_s, latent, seen, region, picture_box, 16):
                 torch.testing.assert_close(pixels, whole[(..., *box.slices())], **ROUNDING)
                 covered[box.slices()] += 1
             assert covered[region.slices()].all() and covered.sum() == region.width * region.height

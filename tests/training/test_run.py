@@ -128,8 +128,8 @@ def test_arms_see_the_same_batches_and_noise_and_start_from_the_same_codec(
     def watches(self: CodecTraining, batch: Any, batch_idx: int) -> torch.Tensor:
         batches.setdefault(self.config.short_name, []).append(batch.images.numpy().tobytes())
 
-        def keeps(codec: Codec, images: torch.Tensor, explore: torch.Generator | None) -> Estimate:
-            found = estimate(codec, images, explore)
+        def keeps(codec: Codec, images: torch.Tensor, *more: Any, **named: Any) -> Estimate:
+            found = estimate(codec, images, *more, **named)
             first_latent.setdefault(self.config.short_name, found.latent.detach())
             return found
 
@@ -259,3 +259,12 @@ def test_settings_of_an_earlier_version_stay_valid(tmp_path: Path) -> None:
     del settings["objective"]["allocation"]
     claim.write_text(yaml.safe_dump(settings))
     run.train_experiment(one, tmp_path, limit_steps=2)
+
+
+@pytest.mark.parametrize("content", [b"", b"- 1", b"a: [", b"\xff\xfe", b"seed: x"])
+def test_damaged_settings_of_a_training_are_named(tmp_path: Path, content: bytes) -> None:
+    claim = tmp_path / "task-q1" / "config.yaml"
+    claim.parent.mkdir()
+    claim.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"task-q1.config\.yaml"):
+        run.train_experiment(preset(arms={"task": {}}), tmp_path, limit_steps=1)

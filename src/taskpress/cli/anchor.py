@@ -17,6 +17,7 @@ from taskpress.cli.measuring import (
     Output,
     RecognizerSpec,
     Resize,
+    WithFidelity,
     measure,
     open_dataset,
     open_recognizer,
@@ -25,7 +26,7 @@ from taskpress.coding.errors import ConfigError
 
 
 def anchor(
-    kind: Annotated[str, typer.Argument(help="jpeg, webp or avif.")],
+    kind: Annotated[str, typer.Argument(help="jpeg, webp, avif, jpegxl or heic.")],
     quality: Annotated[
         str, typer.Option("--quality", help='Qualities 0 to 100, e.g. "20,30,40"; one point each.')
     ],
@@ -37,13 +38,16 @@ def anchor(
     resize: Resize = None,
     limit: Limit = None,
     curve: CurveName = None,
+    fidelity: WithFidelity = True,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """Measure a classical codec along the very path that `evaluate` takes.
 
     JPEG is written with fitted tables, progressive, 4:2:0; WebP with method 6;
-    AVIF at speed 4, 4:2:0. Files carry no colour profile and no EXIF.
+    AVIF at speed 4, 4:2:0; JPEG XL with effort 7; HEIC (HEVC intra) by x265,
+    preset slow, 4:2:0. Files carry no colour profile and no EXIF. The last two
+    need packages of their own: pip install 'taskpress[anchors]'.
 
     Example: taskpress anchor avif --quality 20,30,40,50 --images val2017
     --annotations instances_val2017.json --recognizer onnx:yolox_nano.onnx
@@ -58,7 +62,7 @@ def anchor(
         coders = [replace(coder, curve=curve) for coder in coders]
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
-    measure(coders, dataset, judge, resize, limit, output, as_json)
+    measure(coders, dataset, judge, resize, limit, fidelity, output, as_json)
 
 
 def _qualities(text: str) -> list[int]:

@@ -15,7 +15,9 @@ from taskpress.cli.decode import decode
 from taskpress.cli.demo import demo
 from taskpress.cli.encode import encode
 from taskpress.cli.evaluate import evaluate
+from taskpress.cli.evaluate_branch import evaluate_branch
 from taskpress.cli.export import export
+from taskpress.cli.gradients import gradients
 from taskpress.cli.info import info
 from taskpress.cli.table import table
 from taskpress.cli.train import train
@@ -40,6 +42,8 @@ for command in (
     compare,
     table,
     allocation,
+    evaluate_branch,
+    gradients,
     export,
     train_recognizer,
 ):

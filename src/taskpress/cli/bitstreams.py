@@ -40,7 +40,8 @@ def read_bitstream(path: Path) -> bytes:
 class CodecFinder:
     """Finds codecs by fingerprint among those given and those shipped; each is loaded once."""
 
-    def __init__(self, given: Sequence[str]) -> None:
+    def __init__(self, given: Sequence[str], precision: str = "float32") -> None:
+        self._precision = precision
         self._unread = shipped_names()
         self._by_fingerprint: dict[str, tuple[str, Codec]] = {}
         self._lock = Lock()
@@ -63,7 +64,7 @@ class CodecFinder:
             return self._by_fingerprint[fingerprint]
 
     def _add(self, name: str) -> None:
-        codec = Codec.load(name)
+        codec = Codec.load(name, self._precision)
         self._by_fingerprint[codec.fingerprint] = (name, codec)
 
     def decode(self, path: Path, region: Region | None = None) -> tuple[str, NDArray[np.uint8]]:

@@ -66,7 +66,7 @@ def print_comparison(comparison: Comparison) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console()
+    console = Console(markup=False)
     table = Table(title=f"BD-rate against {comparison.anchor!r}")
     metrics = comparison.metrics
     scores, rates = [m.heading for m in metrics], [f"BD-rate ({m.heading})" for m in metrics]

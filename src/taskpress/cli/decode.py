@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from taskpress.cli.batch import Jobs, Row, run_all, targets
-from taskpress.cli.measuring import AsJson
+from taskpress.cli.measuring import AsJson, Precision
 from taskpress.coding.errors import ConfigError
 
 
@@ -26,6 +26,7 @@ def decode(
             help="Only the pixels from (X0, Y0) to before (X1, Y1), without decoding the rest.",
         ),
     ] = None,
+    precision: Precision = "float32",
     jobs: Jobs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -36,7 +37,7 @@ def decode(
     from taskpress.cli.bitstreams import CodecFinder, find_bitstreams
     from taskpress.coding.images import write_image
 
-    finder = CodecFinder(codecs or ())
+    finder = CodecFinder(codecs or (), precision)
     box = None if region is None else parse_region(region)
 
     def work(path: Path, target: Path) -> Row:

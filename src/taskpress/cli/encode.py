@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from taskpress.cli.batch import Jobs, Row, run_all, targets
-from taskpress.cli.measuring import AsJson, TileSide
+from taskpress.cli.measuring import AsJson, Precision, TileSide
 from taskpress.coding.files import atomic_write
 
 
@@ -20,6 +20,7 @@ def encode(
         int | None, typer.Option(min=16, help="Scale the long side to this many pixels first.")
     ] = None,
     tile: TileSide = None,
+    precision: Precision = "float32",
     jobs: Jobs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -42,7 +43,7 @@ def encode(
             pairs += [(file, file.relative_to(path)) for file in find_pictures(path)]
         else:
             pairs.append((path, Path(path.name)))
-    model = Codec.load(codec)
+    model = Codec.load(codec, precision)
     # What may be coded may be read: Pillow takes more than a third of that for an attack.
     Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
 

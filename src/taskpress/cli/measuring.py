@@ -66,6 +66,20 @@ TileSide = Annotated[
     ),
 ]
 CurveName = Annotated[str | None, typer.Option("--curve", help="Name of the curve the results belong to.")]
+WithFidelity = Annotated[
+    bool,
+    typer.Option(
+        "--fidelity/--no-fidelity", help="PSNR and MS-SSIM too: some tenths of a second for each picture."
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        "--precision",
+        help="What the transforms compute in: float32, bfloat16 (twice as fast on processors that multiply "
+        "it), or auto: bfloat16 on those.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1, …")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 
@@ -182,6 +196,7 @@ def measure(
     recognizer: Recognizer,
     resize: int | None,
     limit: int | None,
+    fidelity: bool,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -193,7 +208,14 @@ def measure(
     results = []
     for coder, path in zip(coders, paths, strict=True):
         result = evaluate(
-            coder, dataset, recognizer, resize=resize, limit=limit, reference=reference, progress=True
+            coder,
+            dataset,
+            recognizer,
+            resize=resize,
+            limit=limit,
+            reference=reference,
+            fidelity=fidelity,
+            progress=True,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         result.write(path)
@@ -232,7 +254,7 @@ def _print_table(results: Sequence[Result]) -> None:
             f"{result.encode_s_per_mp:.2f}",
             f"{result.decode_s_per_mp:.2f}",
         )
-    console = Console()
+    console = Console(markup=False)
     console.print(table)
     for note in dict.fromkeys(r.fidelity.note for r in results if r.fidelity and r.fidelity.note):
         console.print(note, style="dim", highlight=False)

@@ -199,6 +199,8 @@ def read_codec(path: Path) -> Checkpoint:
     try:
         channels, latent_channels = int(metadata["channels"]), int(metadata["latent_channels"])
         architecture, card = metadata["architecture"], json.loads(metadata["card"])
+        # Half a surrogate pair is valid JSON that no file takes: found now, not when the codec is saved.
+        json.dumps(card, ensure_ascii=False).encode()
         allocator = _allocator_settings(metadata["allocator"]) if "allocator" in metadata else None
     except (KeyError, ValueError, RecursionError) as error:
         raise CodecError(f"{path}: codec metadata is damaged ({error})") from error

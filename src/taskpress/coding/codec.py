@@ -1,6 +1,6 @@
 """`Codec`: a model together with the way its images become bytes and back."""
 
-import hashlib
+from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
@@ -25,9 +25,11 @@ from taskpress.coding.cost import Cost, allocator_cost, model_cost
 from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import at_least_float32
 from taskpress.coding.errors import CodecError, ImageError
+from taskpress.coding.fingerprint import fingerprint
 from taskpress.coding.images import open_picture
 from taskpress.coding.models import HyperpriorModel, Output
 from taskpress.coding.picture_coding import PictureCoder
+from taskpress.coding.transforms import build_transforms, check_precision
 
 MULTIPLE = 64
 # left, top, right, bottom in pixels
@@ -63,7 +65,8 @@ class Codec(nn.Module):
 
     `architecture` is one of "cheng2020-attention", "cheng2020-anchor", "joint-autoregressive",
     "mean-scale-hyperprior"; `card` is a JSON-able description that travels with the weights. An `allocator`
-    is in codecs that say explicitly where bits go (allocation.py), and in no other.
+    is in codecs that say explicitly where bits go (allocation.py), and in no other. `precision`, "float32",
+    "bfloat16" or "auto", is what g_a and g_s compute in when files are coded (transforms.py).
     """
 
     stride = 16
@@ -80,6 +83,7 @@ class Codec(nn.Module):
         self.model = model
         self.allocator = allocator
         self.card: dict[str, Any] = dict(card or {})
+        self._precision = "float32"
         # The marks by which a change of the weights is seen, and what codes by them.
         self._frozen: tuple[tuple[Any, ...], PictureCoder] | None = None
 
@@ -109,16 +113,18 @@ class Codec(nn.Module):
             self.allocator = build_allocator(settings, self.latent_channels, "codec").to(self._device)
 
     @classmethod
-    def load(cls, name: str | Path) -> "Codec":
+    def load(cls, name: str | Path, precision: str = "float32") -> "Codec":
         """A codec in evaluation mode, by shipped name or path.
 
         Paths are .safetensors files from `save`, or CompressAI checkpoints (.pth.tar, .pth, .pt) of the four
-        architectures. CodecError in one line for everything else.
+        architectures. CodecError in one line for everything else, ConfigError for an unknown `precision`.
         """
+        check_precision(precision)
         checkpoint = read_checkpoint(name)
         model = restore_model(checkpoint, str(name))
         allocator = restore_allocator(checkpoint, str(name))
         codec = cls(checkpoint.architecture, model, checkpoint.card, allocator)
+        codec.precision = precision
         codec.eval()
         return codec
 
@@ -137,6 +143,15 @@ class Codec(nn.Module):
             self.architecture, self.model.N, self.model.M, self._weights(), self.card, settings
         )
         write_codec(Path(path), checkpoint, half)
+
+    @property
+    def precision(self) -> str:
+        """What g_a and g_s compute in when files are coded; ConfigError for a name not in `PRECISIONS`."""
+        return self._precision
+
+    @precision.setter
+    def precision(self, precision: str) -> None:
+        self._precision = check_precision(precision)
 
     @property
     def latent_channels(self) -> int:
@@ -206,8 +221,9 @@ class Codec(nn.Module):
         In training mode quantization is additive uniform noise, and everything is differentiable;
         `straight_through`: the picture and `latent` come of rounding, only the rate of noise. In
         evaluation mode the latent is exactly what `decode` would find, the rate what `encode` would spend
-        (within 1 % and the few bytes of the header); gradients end at the rounding. With a generator (on the
-        CPU), an allocator draws from it what it would else decide by the likeliest.
+        (within 1 % and the few bytes of the header); gradients end at the rounding, and `x_hat` is in float32
+        whatever the precision. With a generator (on the CPU), an allocator draws from it what it would else
+        decide by the likeliest.
         """
         if batch.dim() != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
             raise ImageError(
@@ -215,11 +231,11 @@ class Codec(nn.Module):
             )
         height, width = batch.shape[-2:]
         if self.training:
-            y, decision = self._analyze(pad(batch), explore)
+            y, decision = self._analyze(pad(batch), self.model.g_a, explore)
             out = self.model.code(y, decision.gain if decision is not None else None, straight_through)
         else:
             with torch.no_grad():
-                y, decision = self._analyze(pad(batch), explore)
+                y, decision = self._analyze(pad(batch), self._freeze().transforms.analysis, explore)
             out = self._rounded(y, decision.gain if decision is not None else None)
         likelihoods = out["likelihoods"]
         z_bits = -torch.log2(likelihoods["z"]).sum(1, keepdim=True)
@@ -230,9 +246,11 @@ class Codec(nn.Module):
         rate = rate_map.sum((1, 2)) / (height * width)
         return Estimate(out["x_hat"][..., :height, :width], out["y_hat"], rate, rate_map, decision)
 
-    def _analyze(self, x: Tensor, explore: torch.Generator | None = None) -> tuple[Tensor, Decision | None]:
+    def _analyze(
+        self, x: Tensor, g_a: Callable[[Tensor], Tensor], explore: torch.Generator | None = None
+    ) -> tuple[Tensor, Decision | None]:
         """The latent of padded pictures as it is quantized, and what the allocator decided."""
-        y = at_least_float32(self.model.g_a(x))
+        y = at_least_float32(g_a(x))
         if self.allocator is None:
             return y, None
         decision = self.allocator(x, explore)
@@ -274,19 +292,20 @@ class Codec(nn.Module):
             self.model.entropy_bottleneck.fit_quantiles()
         state = self._weights(keep_vars=True)
         # In-place changes raise a tensor's version; moving or replacing it changes its address.
-        marks = tuple(
-            (t.data_ptr(), t.device, t.dtype, 0 if t.is_inference() else t._version) for t in state.values()
+        marks = (
+            self.precision,
+            *(
+                (t.data_ptr(), t.device, t.dtype, 0 if t.is_inference() else t._version)
+                for t in state.values()
+            ),
         )
         if self._frozen is None or self._frozen[0] != marks:
             identity = (CODING, self.architecture, self.model.N, self.model.M)
             if self.allocator is not None:
                 identity += astuple(self.allocator.settings)
-            digest = hashlib.blake2b(" ".join(map(str, identity)).encode(), digest_size=8)
-            for key, tensor in sorted(state.items()):
-                values = tensor.detach().to("cpu", torch.float32).contiguous().numpy()
-                digest.update(key.encode() + values.astype("<f4", copy=False).tobytes())
-            coder = EntropyCoder(self.model)
-            self._frozen = marks, PictureCoder(digest.hexdigest(), self.model, self.allocator, coder)
+            name, coder = fingerprint(identity, state), EntropyCoder(self.model)
+            transforms = build_transforms(self.model, self.precision, self._device)
+            self._frozen = marks, PictureCoder(name, self.model, self.allocator, coder, transforms)
         return self._frozen[1]
 
     def __getstate__(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from taskpress.coding.level_map import read_levels, split_section, write_levels
 from taskpress.coding.models import HyperpriorModel
 from taskpress.coding.parallel import in_parallel
 from taskpress.coding.strips import CELL, analyze, needed, synthesize
+from taskpress.coding.transforms import Transforms
 
 TILE = 1024
 """Pixels a side, where tiles are made without being asked for."""
@@ -41,6 +42,7 @@ class PictureCoder:
     model: HyperpriorModel
     allocator: Allocator | None
     coder: EntropyCoder
+    transforms: Transforms
 
     def encode(self, picture: Picture, tile: int | None) -> bytes:
         """The bitstream; `tile` is a side in pixels, 0 for one piece, None for what suits the size.
@@ -49,7 +51,7 @@ class PictureCoder:
         """
         grid = cut(picture.box, tile)
         with torch.inference_mode():
-            y = analyze(self.model.g_a, picture, self.model.N, self._device)
+            y = analyze(self.transforms.analysis, picture, self.model.N, self._device)
 
         def payload(number: int) -> bytes:
             box = grid.box(number).outward(UNIT)
@@ -109,9 +111,9 @@ class PictureCoder:
     def _pixels(self, header: Header, payloads: bytes, region: Box) -> Iterator[tuple[Box, Tensor]]:
         """What `synthesize` yields, of a region."""
         picture = Box(0, 0, header.width, header.height)
-        seen = needed(self.model.g_s, region, picture)
+        seen = needed(self.transforms.synthesis, region, picture)
         latent = self._latent(header, payloads, seen)
-        yield from synthesize(self.model.g_s, latent, seen, region, picture, self.model.N)
+        yield from synthesize(self.transforms.synthesis, latent, seen, region, picture, self.model.N)
 
     def _latent(self, header: Header, payloads: bytes, seen: Box) -> Tensor:
         """The decoded latent, float32 [1, M, h, w], of the pixels `seen`."""

@@ -10,12 +10,12 @@ from itertools import pairwise
 from math import ceil
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from taskpress.coding.entropy_models import at_least_float32
 from taskpress.coding.grid import UNIT, Box
 from taskpress.coding.images import Picture
-from taskpress.coding.streams import build_stream, in_strips
+from taskpress.coding.streams import build_stream
+from taskpress.coding.transforms import Transform
 
 CELL = 16
 """Pixels a side of a latent position."""
@@ -25,7 +25,7 @@ STRIP_VALUES = 2**24
 32 MB the C library gives memory back at once and gets the next one's page by page: a fifth of all time."""
 
 
-def analyze(g_a: nn.Sequential, picture: Picture, channels: int, device: torch.device) -> Tensor:
+def analyze(g_a: Transform, picture: Picture, channels: int, device: torch.device) -> Tensor:
     """The latent y, float32 [1, M, h, w], of a picture padded to multiples of 64; `channels` is N."""
     whole = picture.box.outward(UNIT)
     y: Tensor | None = None
@@ -36,8 +36,7 @@ def analyze(g_a: nn.Sequential, picture: Picture, channels: int, device: torch.d
             for top, bottom in _cuts(seen, STRIP_VALUES // channels)
         )
         at = 0
-        for rows in in_strips(g_a, windows):
-            rows = at_least_float32(rows)
+        for rows in g_a.in_strips(windows):
             if y is None:
                 y = rows.new_empty((1, rows.shape[1], whole.height // CELL, whole.width // CELL))
             inside = band.moved(-seen.left, 0).slices(CELL)[1]
@@ -47,13 +46,13 @@ def analyze(g_a: nn.Sequential, picture: Picture, channels: int, device: torch.d
     return y
 
 
-def needed(g_s: nn.Sequential, region: Box, picture: Box) -> Box:
+def needed(g_s: Transform, region: Box, picture: Box) -> Box:
     """The pixels, to multiples of 16, on whose latents those of a region of a picture depend."""
     return region.grown(_margin(g_s, 1) * CELL).outward(CELL).within(picture.outward(UNIT))
 
 
 def synthesize(
-    g_s: nn.Sequential, latent: Tensor, seen: Box, region: Box, picture: Box, channels: int
+    g_s: Transform, latent: Tensor, seen: Box, region: Box, picture: Box, channels: int
 ) -> Iterator[tuple[Box, Tensor]]:
     """The pixels of a region, piece by piece, from the latent [1, M, h, w] of the pixels `seen`.
 
@@ -69,18 +68,18 @@ def synthesize(
             for top, bottom in _cuts(own, STRIP_VALUES // channels)
         )
         top = own.top
-        for pixels in in_strips(g_s, cuts):
+        for pixels in g_s.in_strips(cuts):
             bottom = top + pixels.shape[2]
             box = band.within(Box(band.left, top, band.right, bottom))
             if box.height > 0:
                 rows, columns = box.moved(-own.left, -top).slices()
-                yield box, at_least_float32(pixels[0, :, rows, columns])
+                yield box, pixels[0, :, rows, columns]
             top = bottom
 
 
-def _margin(transform: nn.Sequential, step: int) -> int:
+def _margin(transform: Transform, step: int) -> int:
     """Rows of input, to multiples of `step`, that a row of output depends on to either side."""
-    return ceil(build_stream(transform).reach / step) * step
+    return ceil(build_stream(transform.layers).reach / step) * step
 
 
 def _bands(region: Box) -> list[Box]:

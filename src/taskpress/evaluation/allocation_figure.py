@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from taskpress.evaluation.allocation import Allocation, area_in_boxes, bits_per_pixel, share_in_boxes
+from taskpress.evaluation.curve_drawing import verbatim
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def allocation_figure(image: NDArray[np.uint8], boxes: Tensor, panels: Sequence[
     drawn = None
     for ax, panel, bits in zip(axes[1:], panels, maps, strict=True):
         drawn = ax.imshow(bits, cmap="inferno", vmin=0, vmax=top, interpolation="nearest")
-        ax.set_title(panel.title, fontsize=10)
+        ax.set_title(verbatim(panel.title), fontsize=10)
         ax.set_xlabel(_caption(panel, boxes), fontsize=9)
     for ax, colour in zip(axes, ["#00E5FF"] + ["white"] * len(maps), strict=True):
         _outline(ax, boxes, colour)

@@ -127,9 +127,7 @@ def compare(results: Sequence[Result], anchor: str | None = None, resamples: int
     if anchor not in curves:
         raise ConfigError(f"no curve {anchor!r} among the results: there are {', '.join(curves)}")
     # Learned curves, which a comparison is about, before classical ones, which are its measure.
-    curves = dict(
-        sorted(curves.items(), key=lambda one: (one[0] != anchor, one[1][0].codec_fingerprint is None))
-    )
+    curves = dict(sorted(curves.items(), key=lambda one: (one[0] != anchor, not one[1][0].learned)))
     grouped = {name: repeats(name, points) for name, points in curves.items()}
     metrics = [metric.key for metric in COMPARED[results[0].task]]
     outcomes = {
@@ -155,7 +153,9 @@ def compare(results: Sequence[Result], anchor: str | None = None, resamples: int
     }
     by_seed = {name: found for name, found in by_seed.items() if found}
     comparison = Comparison(anchor, curves, grouped, outcomes, by_seed)
-    return replace(comparison, **_intervals(comparison, resamples)) if resamples else comparison
+    if not resamples or not any(result.matches for result in results):
+        return comparison
+    return replace(comparison, **_intervals(comparison, resamples))
 
 
 def _rate_of_means(
@@ -238,6 +238,6 @@ def must_match(results: Sequence[Result], same_recognizer: bool = True) -> None:
 def _is_result(path: Path) -> bool:
     try:
         content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return isinstance(content, dict) and {"schema", "curve", "bpp"} <= content.keys()

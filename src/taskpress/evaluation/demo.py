@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import time
-from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +28,7 @@ from taskpress.evaluation.allocation import allocate
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
 from taskpress.evaluation.anchors import anchor
 from taskpress.evaluation.compare import Comparison, compare
+from taskpress.evaluation.detections_figure import Found, detections_figure
 from taskpress.evaluation.rate_accuracy import CodecCoder, Coder, Reference, evaluate, make_reference
 from taskpress.evaluation.rd_figure import write_comparison
 from taskpress.evaluation.report import Picture, render_report
@@ -160,20 +159,16 @@ def _decoded(comparison: Comparison) -> list[Picture]:
     pictures = []
     for index in SHOWN:
         image = _scenes(pair[0].images)[index].image
-        panels = [("uncompressed", image)]
+        panels = [_found("uncompressed", image)]
         for result in pair:
             codec = Codec.load(result.codec)
             data = codec.encode(image)
-            panels.append(
-                (
-                    f"{result.curve}, {8 * len(data) / image[..., 0].size:.3f} bpp",
-                    codec.decode(data, as_="numpy"),
-                )
-            )
+            bpp = 8 * len(data) / image[..., 0].size
+            panels.append(_found(f"{result.curve}, {bpp:.3f} bpp", codec.decode(data, as_="numpy")))
         pictures.append(
             Picture(
                 f"Decoded scene {index}",
-                _detections_figure(panels),
+                detections_figure([panels], _recognizer().categories),
                 f"Test scene {index} with what the detector finds (score ≥ 0.5) in the uncompressed "
                 "picture and in the decoded ones.",
             )
@@ -181,35 +176,6 @@ def _decoded(comparison: Comparison) -> list[Picture]:
     return pictures
 
 
-def _detections_figure(panels: Sequence[tuple[str, NDArray[np.uint8]]]) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Rectangle
-
-    recognizer = _recognizer()
-    figure = Figure(figsize=(3.6 * len(panels), 3.9), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    for ax, (title, image) in zip(figure.subplots(1, len(panels)), panels, strict=True):
-        ax.imshow(image)
-        ax.set_title(title, fontsize=10)
-        ax.set_axis_off()
-        found = recognizer.predict([to_tensor(image)])[0]
-        found = found.where(found.scores >= 0.5)
-        for box, label, score in zip(
-            found.boxes.tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
-        ):
-            x0, y0, x1, y1 = box
-            ax.add_patch(
-                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="#00E5FF", linewidth=1.5)
-            )
-            ax.text(
-                x0,
-                y0,
-                f"{recognizer.categories[label].name} {score:.2f}",
-                fontsize=7,
-                va="bottom",
-                bbox={"facecolor": "#00E5FF", "edgecolor": "none", "pad": 0.8},
-            )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+def _found(title: str, image: NDArray[np.uint8]) -> Found:
+    found = _recognizer().predict([to_tensor(image)])[0]
+    return Found(title, image, found.where(found.scores >= 0.5))

@@ -8,17 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.level_map import write_levels
+from taskpress.evaluation.stored import Stored
 
 
-class AllocatorSize(BaseModel):
+class AllocatorSize(Stored):
     """An allocator's share of an encoder: parameters, multiply-adds per pixel, milliseconds a picture to
     choose and to code its map; and what its map costs in the files, bits per pixel of all pictures."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     parameters: int
     macs_per_pixel: float
@@ -26,13 +24,11 @@ class AllocatorSize(BaseModel):
     map_bpp: float
 
 
-class EncoderSize(BaseModel):
+class EncoderSize(Stored):
     """What a sender carries: parameters, multiply-adds per pixel, milliseconds of `encode` a picture.
 
     ms is null in older results; allocator is null where the codec has none, else its share of the whole.
     """
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     parameters: int
     macs_per_pixel: float

@@ -9,13 +9,14 @@ from statistics import fmean
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BaseModel
+
+from taskpress.evaluation.stored import Stored
 
 SMALLEST = 176
 """Pixels a side from which MS-SSIM's coarsest of five scales, a sixteenth, holds its window of 11×11."""
 
 
-class Fidelity(BaseModel):
+class Fidelity(Stored):
     """Means over the pictures of a result, as they were coded (after `resize`).
 
     psnr:    dB, 10 log10(255² / MSE), the MSE of a picture's R, G and B together; null where a picture came

@@ -8,30 +8,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from pydantic import ValidationError
-from torch import nn
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError, DataError
-from taskpress.coding.images import resize_long_side, to_tensor
-from taskpress.datasets.dataset import Dataset, Sample
+from taskpress.datasets.dataset import Dataset
 from taskpress.detections import Detections
 from taskpress.evaluation.encoder_size import MapUse, encoder_size, use_map
 from taskpress.evaluation.fidelity import ms_ssim, psnr, summarize
-from taskpress.evaluation.progress import tracked
+from taskpress.evaluation.pictures import Pixels, as_input, in_original_pixels, resized, samples
 from taskpress.evaluation.result import Picture, Result, TrainedAs, command_line, versions
 from taskpress.evaluation.scoring import Truth, open_truth
 from taskpress.recognition.protocol import Recognizer
-from taskpress.targets import Target
-
-Pixels = NDArray[np.uint8]
 
 
 class Coder(Protocol):
@@ -113,19 +105,19 @@ def make_reference(
     ids: list[int] = []
     truth = open_truth(dataset, recognizer)
     judge = truth.judge()
-    for sample in _samples(dataset, limit, "uncompressed", progress):
-        image = _resized(sample.image, resize)
-        tensor = _tensor(image, recognizer)
+    for sample in samples(dataset, limit, "uncompressed", progress):
+        image = resized(sample.image, resize)
+        tensor = as_input(image, recognizer)
         ids.append(sample.id)
-        truth.learn(sample, _original(recognizer.pseudo_labels([tensor])[0], image, sample))
-        judge.add(sample, _original(recognizer.predict([tensor])[0], image, sample))
+        truth.learn(sample, in_original_pixels(recognizer.pseudo_labels([tensor])[0], image, sample))
+        judge.add(sample, in_original_pixels(recognizer.predict([tensor])[0], image, sample))
     return Reference(
         dataset=dataset.name,
         recognizer=recognizer.fingerprint,
         resize=resize,
         image_ids=tuple(ids),
         truth=truth,
-        scores=_numbers(judge.scores()),
+        scores=numbers(judge.scores()),
     )
 
 
@@ -165,8 +157,8 @@ def evaluate(
     ms_ssims: list[float | None] = []
     codec = coder.codec if isinstance(coder, CodecCoder) else None
     encoding = decoding = 0.0
-    for sample in _samples(dataset, limit, coder.name, progress):
-        image = _resized(sample.image, resize)
+    for sample in samples(dataset, limit, coder.name, progress):
+        image = resized(sample.image, resize)
         if not pictures:
             # First calls build tables and caches, which belong to no picture.
             coder.decode(coder.encode(image))
@@ -182,11 +174,11 @@ def evaluate(
         if fidelity:
             psnrs.append(psnr(image, decoded))
             ms_ssims.append(ms_ssim(image, decoded))
-        found = recognizer.predict([_tensor(decoded, recognizer)])[0]
-        judge.add(sample, _original(found, decoded, sample))
+        found = recognizer.predict([as_input(decoded, recognizer)])[0]
+        judge.add(sample, in_original_pixels(found, decoded, sample))
         pictures.append(Picture(id=sample.id, bits=8 * len(data), pixels=image.shape[0] * image.shape[1]))
 
-    scores = _numbers(judge.scores())
+    scores = numbers(judge.scores())
     matches = judge.matches()
     pixels = sum(picture.pixels for picture in pictures)
     result = Result.of_scores(
@@ -215,32 +207,6 @@ def evaluate(
     return result
 
 
-def _samples(dataset: Dataset, limit: int | None, title: str, progress: bool) -> Iterator[Sample]:
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    if count < 1:
-        raise DataError(
-            f"data set {dataset.name!r}: no picture to evaluate (it has {len(dataset)}, limit {limit})"
-        )
-    for index in tracked(range(count), title if progress else None):
-        yield dataset[index]
-
-
-def _resized(image: Pixels, resize: int | None) -> Pixels:
-    return image if resize is None else resize_long_side(image, resize)
-
-
-def _tensor(image: Pixels, recognizer: Recognizer) -> torch.Tensor:
-    parameters = recognizer.parameters() if isinstance(recognizer, nn.Module) else iter(())
-    parameter = next(parameters, None)
-    return to_tensor(image).to("cpu" if parameter is None else parameter.device)
-
-
-def _original(target: Target, coded: Pixels, sample: Sample) -> Target:
-    """A prediction for a picture as it was coded, in the pixels of the picture as it came."""
-    sizes = [(image.shape[0], image.shape[1]) for image in (coded, sample.image)]
-    return target.to("cpu").resized(*sizes)
-
-
-def _numbers(scores: dict[str, float]) -> dict[str, float | None]:
+def numbers(scores: dict[str, float]) -> dict[str, float | None]:
     """JSON knows no NaN: what cannot be scored is null."""
     return {name: None if math.isnan(score) else score for name, score in scores.items()}

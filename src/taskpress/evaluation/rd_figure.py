@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.compare import Comparison
-from taskpress.evaluation.curve_drawing import draw_curve, rate_axis
+from taskpress.evaluation.curve_drawing import draw_curve, rate_axis, verbatim
 from taskpress.evaluation.metrics import Metric
 from taskpress.evaluation.result import Result
 
@@ -48,18 +48,20 @@ def rd_figure(comparison: Comparison) -> bytes:
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     any_result = next(iter(comparison.curves.values()))[0]
     scaled = f", long side {any_result.resize}" if any_result.resize else ""
-    figure.suptitle(
-        f"{any_result.images} pictures of {any_result.dataset}{scaled} · {any_result.recognizer}", fontsize=10
-    )
+    title = f"{any_result.images} pictures of {any_result.dataset}{scaled} · {any_result.recognizer}"
+    figure.suptitle(verbatim(title), fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
 
 
 def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
-    for index, (name, repeats) in enumerate(comparison.repeats.items()):
-        anchor = name == comparison.anchor and len(comparison.curves) > 1
-        draw_curve(ax, index, f"{name} (anchor)" if anchor else name, repeats, metric.key)
+    drawn = {True: 0, False: 0}
+    for name, repeats in comparison.repeats.items():
+        label = f"{name} (anchor)" if name == comparison.anchor and len(comparison.curves) > 1 else name
+        learned = comparison.curves[name][0].learned
+        draw_curve(ax, drawn[learned], label, repeats, metric.key, learned)
+        drawn[learned] += 1
     limits = (result.uncompressed_scores.get(metric.key) for result in _all(comparison.curves))
     limit = next((score for score in limits if score is not None), None)
     if limit is not None:

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from taskpress.coding.errors import DataError
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.encoder_size import EncoderSize
 from taskpress.evaluation.fidelity import Fidelity
 from taskpress.evaluation.matching import Matches
+from taskpress.evaluation.stored import Stored
 from taskpress.targets import Task
 from taskpress.version import __version__
 
@@ -32,13 +33,15 @@ _PACKAGES = (
     "constriction",
     "faster-coco-eval",
     "onnx2torch",
+    "imagecodecs",
+    "pillow-heif",
 )
 
 BOX_SCORES = ("ap", "ap50", "teacher_ap", "teacher_ap50")
 UNCOMPRESSED_BOX_SCORES = ("ap", "ap50", "teacher_ap")
 
 
-class Picture(BaseModel):
+class Picture(Stored):
     """One coded picture: its id in the data set, bits of its file, pixels that were coded."""
 
     id: int = Field(ge=0, lt=2**63)
@@ -46,14 +49,14 @@ class Picture(BaseModel):
     pixels: int = Field(gt=0, lt=2**63)
 
 
-class TrainedAs(BaseModel):
+class TrainedAs(Stored):
     """What tells repetitions of one training apart: its seed, and its λ as `rate` in the preset."""
 
     seed: int
     rate: float
 
 
-class Result(BaseModel):
+class Result(Stored):
     """Rate and accuracy of one coder on one data set. Scores are 0 ... 100, null where nothing is annotated.
 
     bpp is all bits of all files over all pixels coded (after `resize`), headers included. `scores` hold every
@@ -64,7 +67,7 @@ class Result(BaseModel):
     coders that were not trained here, `fidelity` where it was not measured, and both in older files.
     """
 
-    model_config = ConfigDict(populate_by_name=True, allow_inf_nan=False)
+    model_config = ConfigDict(populate_by_name=True)
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
     curve: str
@@ -95,6 +98,11 @@ class Result(BaseModel):
     versions: dict[str, str]
     pictures: list[Picture] = Field(default_factory=list)
     _matches: dict[str, Matches] = PrivateAttr(default_factory=dict)
+
+    @property
+    def learned(self) -> bool:
+        """Whether this is a codec's result, not a classical coder's."""
+        return self.codec_fingerprint is not None
 
     @property
     def matches(self) -> dict[str, Matches]:
@@ -183,6 +191,8 @@ class Result(BaseModel):
                 "write one with `taskpress evaluate` or `anchor`"
             ) from None
         result.matches = _read_matches(_matches_path(path))
+        if any(found.images != len(result.pictures) for found in result.matches.values()):
+            raise DataError(f"{_matches_path(path)}: is of other pictures than {path.name}; remove it")
         return result
 
 
@@ -202,7 +212,8 @@ def _read_matches(path: Path) -> dict[str, Matches]:
                 )
                 for key in sorted(names)
             }
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    # RuntimeError: a flag in the archive that says it were encrypted, or packed as zipfile does not know.
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged ({error}); remove it to do without intervals") from None
 
 

@@ -14,7 +14,6 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
-from pydantic import ValidationError
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
@@ -25,8 +24,8 @@ from taskpress.training.allocation import give_allocator
 from taskpress.training.config import Preset, RunConfig, TrainerConfig, expand
 from taskpress.training.data import CropsModule
 from taskpress.training.module import CodecTraining
+from taskpress.training.settings import read_settings
 from taskpress.training.teacher import Teacher
-from taskpress.training.yaml_text import parse_yaml
 from taskpress.version import __version__
 
 OWN_FIELDS = {"trainer": {"accelerator", "checkpoint_every", "log_every"}}
@@ -82,8 +81,10 @@ def _train(
     own, target = folder / config.short_name, codec_path(folder, config)
     _claim(own / "config.yaml", {**config.model_dump(), **provenance})
     atomic_write(folder / "preset.yaml", yaml.safe_dump(preset.model_dump(), sort_keys=False).encode())
-    if target.exists() and Codec.load(target).card.get("steps", 0) >= wanted:
-        return target
+    if target.exists():
+        done = Codec.load(target).card.get("steps")
+        if isinstance(done, int) and done >= wanted:
+            return target
 
     last = own / "checkpoints" / "last.ckpt"
     trainer = _trainer(config.trainer, config.optimizer.clip, wanted, config.name, own, _step_of(last))
@@ -213,15 +214,8 @@ def _claim(path: Path, wanted: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
         return
-    there = parse_yaml(path.read_text(encoding="utf-8", errors="replace"), str(path))
-    if not isinstance(there, dict):
-        raise ConfigError(f"{path}: is damaged; remove its folder to train anew")
-    # Settings that came with a later version were at their defaults.
-    try:
-        known = {key: value for key, value in there.items() if key in RunConfig.model_fields}
-        there |= RunConfig.model_validate(known).model_dump()
-    except ValidationError as error:
-        raise ConfigError(f"{path}: holds no settings of a training ({error.error_count()} errors)") from None
+    config, provenance = read_settings(path)
+    there = {**provenance, **config.model_dump()}
     for key in wanted:
         ours, theirs = (_deciding(key, settings.get(key)) for settings in (wanted, there))
         if ours != theirs:

@@ -6,15 +6,6 @@ its modules follow. It is slow, and raises ValueError (or IndexError) at what is
 
 from .container import Codec, read_codec, read_container
 from .latent import decode_latent
-from .level_map import decode_levels, split_level_map
-from .synthesis import synthesize
+from .picture import decode
 
-__all__ = [
-    "Codec",
-    "decode_latent",
-    "decode_levels",
-    "read_codec",
-    "read_container",
-    "split_level_map",
-    "synthesize",
-]
+__all__ = ["Codec", "decode", "decode_latent", "read_codec", "read_container"]

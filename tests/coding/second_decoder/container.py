@@ -11,11 +11,23 @@ import numpy as np
 from safetensors import safe_open
 
 
-class Container(NamedTuple):
-    fingerprint: str
+class Tile(NamedTuple):
+    """A rectangle of the picture, in pixels, and what is coded of it."""
+
+    left: int
+    top: int
     width: int
     height: int
     payload: bytes
+
+
+class Container(NamedTuple):
+    """`tiles`: one of the whole picture in version 2."""
+
+    fingerprint: str
+    width: int
+    height: int
+    tiles: list[Tile]
 
 
 class Codec(NamedTuple):
@@ -57,18 +69,51 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
     raise ValueError("a varint of more than five bytes")
 
 
+def read_crc(data: bytes, at: int) -> int:
+    return int.from_bytes(data[at : at + 4], "little")
+
+
 def read_container(data: bytes) -> Container:
-    if data[:4] != b"TPC\x02":
-        raise ValueError("no .tpc file of version 2")
+    if data[:4] not in (b"TPC\x02", b"TPC\x03"):
+        raise ValueError("no .tpc file of version 2 or 3")
     width, at = read_varint(data, 12)
     height, at = read_varint(data, at)
-    words, at = read_varint(data, at)
-    end = at + 4 * words
-    if len(data) != end + 4 or crc32c(data[:end]) != int.from_bytes(data[end:], "little"):
-        raise ValueError("damaged")
     if not (1 <= width <= 65535 and 1 <= height <= 65535 and width * height <= 2**28):
         raise ValueError("impossible size")
-    return Container(data[4:12].hex(), width, height, data[at:end])
+    tiles = (read_whole if data[3] == 2 else read_tiles)(data, at, width, height)
+    return Container(data[4:12].hex(), width, height, tiles)
+
+
+def read_whole(data: bytes, at: int, width: int, height: int) -> list[Tile]:
+    words, at = read_varint(data, at)
+    end = at + 4 * words
+    if len(data) != end + 4 or crc32c(data[:end]) != read_crc(data, end):
+        raise ValueError("damaged")
+    return [Tile(0, 0, width, height, data[at:end])]
+
+
+def read_tiles(data: bytes, at: int, width: int, height: int) -> list[Tile]:
+    units, at = read_varint(data, at)
+    side = 64 * units
+    if not 1 <= units <= 1024:
+        raise ValueError("impossible tiles")
+    corners = [(left, top) for top in range(0, height, side) for left in range(0, width, side)]
+    index = []
+    for _ in corners:
+        words, at = read_varint(data, at)
+        index.append((4 * words, read_crc(data, at)))
+        at += 4
+    if crc32c(data[:at]) != read_crc(data, at) or len(data) != at + 4 + sum(size for size, _ in index):
+        raise ValueError("damaged")
+    at += 4
+    tiles = []
+    for (left, top), (size, crc) in zip(corners, index, strict=True):
+        payload = data[at : at + size]
+        if crc32c(payload) != crc:
+            raise ValueError("damaged")
+        tiles.append(Tile(left, top, min(side, width - left), min(side, height - top), payload))
+        at += size
+    return tiles
 
 
 def read_codec(path: Path) -> Codec:

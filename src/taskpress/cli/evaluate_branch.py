@@ -1,0 +1,150 @@
+"""`taskpress evaluate-branch`: what auxiliary branches themselves see in the latent."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from taskpress.cli.measuring import (
+    Annotations,
+    AsJson,
+    Device,
+    Images,
+    Limit,
+    Output,
+    Resize,
+    checked_device,
+    figure,
+    open_dataset,
+    result_paths,
+)
+from taskpress.coding.errors import ConfigError
+
+if TYPE_CHECKING:
+    from taskpress.auxiliary.detection import DetectionBranch
+    from taskpress.evaluation.branch_scores import BranchResult
+    from taskpress.training.restore import Restored
+
+
+def evaluate_branch(
+    trainings: Annotated[
+        list[Path],
+        typer.Argument(metavar="TRAINING...", help="Folders of trainings, e.g. runs/scenes/aux-q2."),
+    ],
+    images: Images,
+    output: Output,
+    annotations: Annotations = None,
+    resize: Resize = None,
+    limit: Limit = None,
+    show: Annotated[int, typer.Option(min=0, help="Draw the first so many pictures into NAME.png.")] = 3,
+    device: Device = "cpu",
+    as_json: AsJson = False,
+) -> None:
+    """Score what the auxiliary branch of a training finds in the decoded latent.
+
+    The branch exists in a training's checkpoint alone; codec files never hold it.
+    Codec and branch come from TRAINING/checkpoints/last.ckpt, pictures are coded
+    with rounding, as in real files. The same COCO AP is stated of the branch at
+    the latent and of the recognizer it was taught by, at the decoded and at the
+    uncompressed pictures. NAME.png shows what each of them found.
+
+    Example: taskpress evaluate-branch runs/scenes/aux-q* --images scenes -o runs/scenes/branch
+    """
+    from taskpress.coding.files import atomic_write
+    from taskpress.evaluation.branch_scores import BranchResult, look_at_latents
+    from taskpress.evaluation.detections_figure import detections_figure
+    from taskpress.evaluation.result import TrainedAs, command_line, versions
+    from taskpress.training.restore import restore
+
+    device = checked_device(device)
+    restored = [restore(folder, device) for folder in trainings]
+    paths = result_paths(output, _names(restored))
+    heads = [_detection_branch(one) for one in restored]
+    results = []
+    for one, head, path in zip(restored, heads, paths, strict=True):
+        config, judge = one.config, one.recognizer
+        dataset = open_dataset(images, annotations, None, limit, judge)
+        seen = look_at_latents(
+            one.codec,
+            head,
+            dataset,
+            judge,
+            resize=resize,
+            limit=limit,
+            show=show,
+            progress=path.stem,
+        )
+        result = BranchResult(
+            name=path.stem,
+            arm=config.arm,
+            training=TrainedAs(seed=config.seed, rate=config.rate),
+            alpha=config.objective.alpha,
+            step=one.step,
+            recognizer=judge.name,
+            recognizer_fingerprint=judge.fingerprint,
+            dataset=dataset.name,
+            images=seen.images,
+            resize=resize,
+            bpp=seen.bpp,
+            scores=seen.scores,
+            command=command_line(),
+            versions=versions(),
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        result.write(path)
+        results.append(result)
+        if seen.shown:
+            picture = detections_figure(seen.shown, judge.categories)
+            atomic_write(path.with_suffix(".png"), picture)
+    if as_json:
+        typer.echo(json.dumps([r.model_dump(mode="json", by_alias=True) for r in results], indent=1))
+    else:
+        _print_table(results)
+
+
+def _names(restored: Sequence[Restored]) -> list[str]:
+    """What the trainings are called; those of one name and several seeds by their seeds too."""
+    names = [one.config.name for one in restored]
+    return [
+        f"{name}-s{one.config.seed}" if names.count(name) > 1 else name
+        for name, one in zip(names, restored, strict=True)
+    ]
+
+
+def _detection_branch(one: Restored) -> DetectionBranch:
+    from taskpress.auxiliary.detection import DetectionBranch
+
+    if not isinstance(one.branch, DetectionBranch):
+        raise ConfigError(
+            f"{one.config.name}: its branch `{one.config.objective.auxiliary}` finds no boxes to score; "
+            "`detection` and `instance` do"
+        )
+    return one.branch
+
+
+def _print_table(results: Sequence[BranchResult]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = results[0]
+    scaled = f", long side {first.resize}" if first.resize else ""
+    table = Table(title=f"{first.images} pictures of {first.dataset}{scaled} · {first.recognizer}")
+    for column in ("training", "λ", "step", "bpp", "who looks", "AP", "AP50", "teacher AP"):
+        table.add_column(column, justify="left" if column in ("training", "who looks") else "right")
+    looks = {
+        "latent": "branch at the latent",
+        "decoded": "recognizer at the decoded picture",
+        "uncompressed": "recognizer at the uncompressed one",
+    }
+    for result in results:
+        head = [result.name, f"{result.training.rate:g}", str(result.step), f"{result.bpp:.3f}"]
+        for view, who in looks.items():
+            scores = result.scores[view]
+            keys = ("ap", "ap50", "teacher_ap")
+            table.add_row(*(head if view == "latent" else [""] * 4), who, *(figure(scores[k]) for k in keys))
+        table.add_section()
+    Console().print(table)
