@@ -8,9 +8,9 @@
 Codecs are those of benchmarks/coding.py (random weights, scaled so that latents spread; needs CompressAI)
 with N = --channels, or --codec NAME. Pictures are its noise, or mosaics of --images.
 
-speed    seconds of processor time per megapixel, and how many times that of a 256×256 picture, which is
-         measured before each: medians of the repeats. `untiled` is what one pass of g_a and g_s over the
-         whole picture takes together with the entropy coding, without strips and tiles.
+speed    seconds per megapixel, of processor time and by the clock, and how many times those of a 256×256
+         picture, which is measured before each: medians. `strips` is encode and decode as they are; `one
+         pass` does the same with one call of g_a and one of g_s over the whole picture.
 memory   peak resident memory of `taskpress encode`, `decode` and `decode --region` of one picture, each in a
          process of its own; start_gb: of one that only loads the codec
 bits     files in tiles against files in one piece, of a mosaic, and how far from the picture they decode,
@@ -73,17 +73,16 @@ def mosaic(folder: Path, width: int, height: int) -> np.ndarray:
     return canvas
 
 
-def clock(run: Callable[[], Any]) -> tuple[float, Any]:
-    start = time.process_time()
+def clock(run: Callable[[], Any]) -> tuple[np.ndarray, Any]:
+    """(seconds of processor time and of the clock, the outcome)."""
+    start = np.array((time.process_time(), time.perf_counter()))
     result = run()
-    return time.process_time() - start, result
+    return np.array((time.process_time(), time.perf_counter())) - start, result
 
 
 def speed(given: argparse.Namespace) -> list[Report]:
     codec = open_codec(given)
     model, coder = codec.model, codec._freeze().coder
-    small = noise(256, 256)
-    codec.decode(codec.encode(small))
 
     def untiled_encode(array: np.ndarray) -> bytes:
         with torch.inference_mode():
@@ -94,36 +93,46 @@ def speed(given: argparse.Namespace) -> list[Report]:
         with torch.inference_mode():
             return to_array(model.g_s(coder.decode(payload, height // 16, width // 16)[None])[0])
 
+    def both(
+        name: str, spent: dict[str, list[np.ndarray]], array: np.ndarray, *ways: Callable[..., Any]
+    ) -> None:
+        data: tuple[Any, ...] = (array,)
+        for way, run in zip(("encode", "decode"), ways, strict=True):
+            seconds, outcome = clock(lambda r=run, d=data: r(*d))
+            spent.setdefault(f"{name} {way}", []).append(seconds / (array.shape[0] * array.shape[1] / 1e6))
+            data = (outcome,)
+
+    def encode(array: np.ndarray) -> bytes:
+        return codec.encode(array, given.tile)
+
+    def decode(data: bytes) -> np.ndarray:
+        return codec.decode(data, "numpy")
+
+    small = noise(256, 256)
+    decode(encode(small))
     entries = []
     for size in given.sizes:
         width, height = (int(side) for side in size.split("x"))
-        array, pixels = noise(width, height), width * height / 1e6
+        array = noise(width, height)
         whole = noise(-(-width // 64) * 64, -(-height // 64) * 64)
-        spent: dict[str, list[float]] = {}
+        spent: dict[str, list[np.ndarray]] = {}
         for _ in range(given.repeats):
-            seconds, data = clock(lambda: codec.encode(small))
-            spent.setdefault("256 encode", []).append(seconds / 0.065536)
-            seconds, data = clock(lambda a=array: codec.encode(a))
-            spent.setdefault("encode", []).append(seconds / pixels)
-            seconds, _ = clock(lambda: codec.decode(codec.encode(small), "numpy"))
-            spent.setdefault("256 decode", []).append(seconds / 0.065536 - spent["256 encode"][-1])
-            seconds, _ = clock(lambda d=data: codec.decode(d, "numpy"))
-            spent.setdefault("decode", []).append(seconds / pixels)
+            for _ in range(4):
+                both("256", spent, small, encode, decode)
+            both("strips", spent, array, encode, decode)
             if width * height <= given.untiled:
-                seconds, payload = clock(lambda w=whole: untiled_encode(w))
-                spent.setdefault("untiled encode", []).append(seconds / pixels)
-                seconds, _ = clock(lambda p=payload, w=whole: untiled_decode(p, *w.shape[:2]))
-                spent.setdefault("untiled decode", []).append(seconds / pixels)
-        medians = {name: statistics.median(values) for name, values in spent.items()}
-        ratios = {
-            name: value / medians[f"256 {name.split()[-1]}"]
-            for name, value in medians.items()
-            if "256" not in name
-        }
-        entries.append({"size": size, "seconds_per_megapixel": medians, "ratio_to_256": ratios})
-        print(
-            size, {name: round(value, 3) for name, value in (*medians.items(), *ratios.items())}, flush=True
-        )
+                size_of = whole.shape[:2]
+                both("one pass", spent, whole, untiled_encode, lambda p, s=size_of: untiled_decode(p, *s))
+        entry: Report = {"size": size}
+        for i, kind in enumerate(("processor", "clock")):
+            found = {name: statistics.median(v[i] for v in values) for name, values in spent.items()}
+            entry[kind] = {
+                name: [value, value / found[f"256 {name.split()[-1]}"]] for name, value in found.items()
+            }
+        entries.append(entry)
+        for kind in ("processor", "clock"):
+            cells = (f"{name} {value:.3f} s/MP ×{ratio:.3f}" for name, (value, ratio) in entry[kind].items())
+            print(f"{size} {kind}: {'; '.join(cells)}", flush=True)
     return entries
 
 
@@ -145,6 +154,7 @@ def command(*arguments: str | Path) -> tuple[float, float]:
 
 def memory(given: argparse.Namespace) -> list[Report]:
     entries = []
+    tile = () if given.tile is None else ("--tile", str(given.tile))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         codec = folder / "codec.safetensors"
@@ -155,7 +165,7 @@ def memory(given: argparse.Namespace) -> list[Report]:
             coded, decoded = folder / "picture.tpc", folder / "decoded"
             entry: Report = {"size": size, "start_gb": command("info", codec)[0]}
             entry["encode_gb"], entry["encode_s"] = command(
-                "encode", codec, folder / "picture.png", "-o", folder
+                "encode", codec, folder / "picture.png", "-o", folder, *tile
             )
             entry["bytes"] = coded.stat().st_size
             print(entry, flush=True)
@@ -253,6 +263,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--untiled", type=int, default=2**21, help="most pixels for one pass over the whole")
+    parser.add_argument("--tile", type=int, help="side of tiles, for speed and memory")
     parser.add_argument("-o", "--output", type=Path, help="JSON file")
     given = parser.parse_args()
     part, sizes = PARTS[given.part]

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from taskpress.coding.bitstream import MAX_PIXELS, MAX_SIDE
 from taskpress.coding.errors import ImageError
-from taskpress.coding.files import atomic_write
+from taskpress.coding.files import atomic_file
 from taskpress.coding.grid import Box
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
@@ -110,10 +110,9 @@ def write_image(path: str | Path, array: np.ndarray) -> None:
         raise ImageError(
             f"{path}: pictures are not written as {path.suffix or 'files without suffix'!r}; use .png"
         )
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, format=kind)
     try:
-        atomic_write(path, buffer.getbuffer())
+        with atomic_file(path) as file:
+            Image.fromarray(array).save(file, format=kind)
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
 
