@@ -11,7 +11,7 @@ import argparse
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -20,6 +20,7 @@ from coding import clock, contenders, picture
 
 from taskpress.coding import context
 from taskpress.coding.codec import Codec
+from taskpress.coding.transforms import Transform
 
 PARTS = {
     "encode": ("g_a", "h_a", "h_s", "context: products", "context: the rest", "rounding", "range coder"),
@@ -44,14 +45,14 @@ def measure(codec: Codec, x: torch.Tensor) -> dict[str, dict[str, float]]:
     def timed_scan(params: Any, visit: Callable[..., Any]) -> Any:
         return timed("scan", scan)(params, timed("visit", visit))
 
-    parts = frozen.transforms
-    watched = frozen._replace(
-        transforms=parts._replace(
-            analysis=timed("g_a", parts.analysis), synthesis=timed("g_s", parts.synthesis)
-        )
-    )
+    def timed_strips(transform: Transform, strips: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        coming = in_strips(transform, strips)
+        one = timed("g_a" if transform is frozen.transforms.analysis else "g_s", lambda: next(coming, None))
+        return iter(one, None)
+
+    in_strips = Transform.in_strips
     with (
-        patch.object(codec, "_freeze", lambda: watched),
+        patch.object(Transform, "in_strips", timed_strips),
         patch.object(codec.model.h_a, "forward", timed("h_a", codec.model.h_a.forward)),
         patch.object(coder, "h_s", timed("h_s", coder.h_s)),
         patch.object(coder, "encode", timed("range coder", coder.encode)),

@@ -71,6 +71,29 @@ def test_info_of_a_file_and_of_a_codec(
     assert about["architecture"] == "cheng2020-attention" and about["card"] == {"arm": "random"}
 
 
+def test_tiles_and_regions(taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path) -> None:
+    assert taskpress("encode", codec_file, pictures / "rgb.png", "--tile", 64, "-o", tmp_path).code == 0
+    coded = tmp_path / "rgb.tpc"
+    assert json.loads(taskpress("info", coded, "--json").out)["tiles"] == "2 of 64x64"
+    options = ("--codec", codec_file, "--region", "10,20,40,70")
+    assert taskpress("decode", coded, *options, "-o", tmp_path / "out").code == 0
+    whole = Codec.load(codec_file).decode(coded.read_bytes(), as_="numpy")
+    with Image.open(tmp_path / "out" / "rgb.png") as region:
+        crop = whole[20:70, 10:40].astype(int)
+        assert np.abs(np.asarray(region) - crop).max() <= 1
+    for wrong, message in (("10,20,40", "four whole numbers"), ("0,0,50,71", "50×70 pixels")):
+        outcome = taskpress("decode", coded, *options[:-1], wrong, "-o", tmp_path / "no")
+        assert outcome.code != 0 and message in outcome.err and wrong in outcome.err
+    outcome = taskpress("encode", codec_file, pictures / "rgb.png", "--tile", 100, "-o", tmp_path / "no")
+    assert outcome.code != 0 and "multiple of 64" in outcome.err
+    assert not tree(tmp_path / "no")
+    data = bytearray(coded.read_bytes())
+    data[-1] ^= 1
+    coded.write_bytes(data)
+    outcome = taskpress("decode", coded, *options, "-o", tmp_path / "no")
+    assert outcome.code == 1 and "rgb.tpc" in outcome.err and "tile 1 (column 0, row 1)" in outcome.err
+
+
 def bad_pictures(folder: Path) -> dict[str, Path]:
     rng = np.random.default_rng(1)
     good = folder / "whole.jpg"

@@ -79,7 +79,8 @@ def webp(world: Path, spec: str, *words: object) -> Result:
     )  # fmt: skip
 
 
-def test_semantic_maps_are_scored_and_compared(world: Path) -> None:
+def test_semantic_maps_are_scored_and_compared(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     outcome = webp(world, "segments", "--annotations", world / "maps", "--categories", world / "ids.json")
     assert "teacher mIoU" in outcome.stdout
     written = json.loads((world / "results" / "webp-q100.json").read_text())
@@ -91,7 +92,8 @@ def test_semantic_maps_are_scored_and_compared(world: Path) -> None:
     assert "mIoU" in compared.stdout and (world / "out" / "rd.png").exists()
 
 
-def test_classes_are_scored(world: Path) -> None:
+def test_classes_are_scored(world: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
     options = ["--annotations", world / "labels.csv", "--categories", world / "names.json"]
     assert "teacher top-1" in webp(world, "classes", *options).stdout
     written = json.loads((world / "results" / "webp-q95.json").read_text())

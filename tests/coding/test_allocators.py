@@ -45,6 +45,27 @@ def test_what_decodes_is_what_was_estimated(lively, picture, architecture, setti
     assert len(np.unique(codec.level_map(picture(256, 200, 1)))) > 1
 
 
+def test_every_tile_has_its_own_map(lively, picture, settings) -> None:
+    codec = decisive(lively("mean-scale-hyperprior"), settings)
+    array = picture(100, 200)
+    data = codec.encode(array, tile=128)
+    levels = codec.level_map(array, tile=128)
+    for number, (rows, columns) in enumerate(
+        [(slice(0, 128), slice(0, 128)), (slice(0, 128), slice(128, 200))]
+    ):
+        own = codec.level_map(array[rows, columns])
+        cells = slice(columns.start // 16, -(-columns.stop // 64) * 4)
+        assert np.array_equal(levels[:, cells], own)
+        payload = bitstream.unpack(bitstream.extract_tile(data, number))[1]
+        assert split_section(payload)[0] == write_levels(own, 5)
+    whole = codec.decode(data, "tensor")
+    assert (whole - to_tensor(array)).abs().mean() < 2 * (
+        codec.decode(codec.encode(array), "tensor") - to_tensor(array)
+    ).abs().mean()
+    region = codec.decode(data, "tensor", region=(110, 20, 190, 90))
+    torch.testing.assert_close(region, whole[:, 20:90, 110:190], rtol=0, atol=1e-5)
+
+
 def test_a_fresh_allocator_leaves_the_picture_as_it_is(lively, picture, settings) -> None:
     plain = lively("cheng2020-attention")
     codec = with_allocator(plain, settings)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from taskpress.coding import bitstream
 from taskpress.coding.errors import BitstreamError
+from taskpress.coding.grid import Grid
 
 FINGERPRINT = "0123456789abcdef"
 
@@ -28,8 +29,80 @@ def test_round_trip(width: int, height: int, payload: bytes) -> None:
     data = bitstream.pack(FINGERPRINT, width, height, payload)
     header, found = bitstream.unpack(data)
     assert found == payload
-    assert header == (2, FINGERPRINT, width, height, len(payload), len(data))
+    assert header == (2, FINGERPRINT, width, height, len(payload), len(data), 0, ())
     assert len(data) - len(payload) <= 24
+
+
+@given(
+    width=st.integers(1, 65535),
+    height=st.integers(1, 4096),
+    units=st.integers(1, 1024),
+    words=st.lists(st.binary(max_size=12).map(lambda data: data[: len(data) // 4 * 4]), min_size=1),
+)
+def test_round_trip_in_tiles(width: int, height: int, units: int, words: list[bytes]) -> None:
+    grid = Grid(width, height, max(64 * units, -(-max(width, height) // 512) * 64))
+    payloads = [words[number % len(words)] for number in range(len(grid))]
+    data = bitstream.pack_tiles(FINGERPRINT, grid, payloads)
+    header, found = bitstream.unpack(data)
+    assert found == b"".join(payloads)
+    assert header[:7] == (3, FINGERPRINT, width, height, len(found), len(data), grid.side)
+    assert [bitstream.tile_payload(header, found, number) for number in range(len(grid))] == payloads
+    assert len(data) - len(found) == len(data[:12]) + 4 + 5 * len(grid) + sum(
+        1 + (side > 127) + (side > 16383) for side in (width, height, grid.side // 64)
+    )
+    last, _ = bitstream.unpack(bitstream.extract_tile(data, len(grid) - 1))
+    right, bottom = (grid.columns - 1) * grid.side, (grid.rows - 1) * grid.side
+    assert (last.version, last.width, last.height) == (2, width - right, height - bottom)
+
+
+def tiled() -> bytes:
+    """A 130×70 picture in tiles of 64 pixels: three columns, two rows."""
+    return bitstream.pack_tiles(FINGERPRINT, Grid(130, 70, 64), [bytes([n] * 4 * n) for n in range(6)])
+
+
+def test_every_bit_and_cut_of_a_tiled_file_is_noticed() -> None:
+    data = tiled()
+    assert bitstream.read_header(data).side == 64
+    for at in range(len(data)):
+        for bit in range(8):
+            mutated = bytearray(data)
+            mutated[at] ^= 1 << bit
+            with pytest.raises(BitstreamError):
+                bitstream.read_header(bytes(mutated))
+        with pytest.raises(BitstreamError):
+            bitstream.read_header(data[:at])
+    with pytest.raises(BitstreamError, match="1 trailing"):
+        bitstream.read_header(data + b"x")
+
+
+def test_damage_of_one_tile_is_its_own() -> None:
+    data = bytearray(tiled())
+    data[-1] ^= 1
+    header, payloads = bitstream.unpack(bytes(data))
+    for number in range(5):
+        assert bitstream.tile_payload(header, payloads, number) == bytes([number] * 4 * number)
+    with pytest.raises(BitstreamError, match=r"tile 5 \(column 2, row 1\)"):
+        bitstream.tile_payload(header, payloads, 5)
+    with pytest.raises(BitstreamError, match="no tile 6"):
+        bitstream.extract_tile(bytes(data), 6)
+    with pytest.raises(BitstreamError, match="no tile 0"):
+        bitstream.extract_tile(bitstream.pack(FINGERPRINT, 30, 20, b"12345678"), 0)
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        (b"\xff\xff\x03\xff\xff\x03\x01", "65535×65535"),
+        (b"\x40\x40\x00", "tiles of 0 pixels"),
+        (b"\x40\x40\x81\x08", "tiles of 65600 pixels"),
+        (b"\x80\x80\x01\x80\x80\x01\x01", "index of 65536 tiles"),
+        (b"\x40\x40\x01" + b"\xff" * 5, "malformed"),
+        (b"\x40\x40\x01\xff\xff\xff\xff\x7f" + b"1234", "truncated: 28 bytes of 137438953496"),
+    ],
+)
+def test_lies_of_a_tiled_file(head: bytes, message: str) -> None:
+    with pytest.raises(BitstreamError, match=message):
+        bitstream.read_header(sealed(b"TPC\x03" + bytes.fromhex(FINGERPRINT) + head))
 
 
 @given(data=st.binary(max_size=200))
@@ -53,7 +126,7 @@ def test_messages_say_what_is_wrong() -> None:
         (5, "bytes, not int"),
         (b"", "empty"),
         (b"\xff\xd8\xff\xe0JFIF", "no TaskPress bitstream"),
-        (data[:3] + b"\x01" + data[4:], "version 1 is not 2"),
+        (data[:3] + b"\x01" + data[4:], "version 1 is neither 2 nor 3"),
         (data[:7], "truncated"),
         (data[:-1], "truncated"),
         (data + b"x", "1 trailing"),

@@ -26,6 +26,7 @@ from taskpress.coding import bitstream
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import BitstreamError, CodecError
+from taskpress.coding.grid import Grid
 from taskpress.coding.level_map import split_section
 
 from .conftest import decisive, enlivened
@@ -36,6 +37,8 @@ SMALL = 256 * 256
 # For a small picture; a larger one may take as much more as it is larger.
 SLOWEST = 2.0
 MOST_BYTES = 64 * 2**20
+IN_TILES = " in tiles"
+TILED = ["cheng2020-attention" + IN_TILES, "roi" + IN_TILES]
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 CODECS: dict[str, Callable[[], Codec]] = {
     "cheng2020-attention": lambda: taskpress.load(GOLDEN / "cheng2020-attention.safetensors"),
@@ -142,12 +145,39 @@ def remapped(data: bytes, rng: np.random.Generator) -> bytes:
     return bitstream.pack(header.fingerprint, header.width, header.height, bytes(damaged) + rest)
 
 
+def relabelled(data: bytes, rng: np.random.Generator) -> bytes:
+    """A file in tiles whose index, or size, is damaged under an honest checksum."""
+    end = len(data) - bitstream.unpack(data)[0].payload - 4
+    index = bytearray(data[:end])
+    for _ in range(rng.integers(1, 4)):
+        index[rng.integers(HEADER, end)] ^= 1 << int(rng.integers(8))
+    return signed(bytes(index) + b"crc.") + data[end + 4 :]
+
+
+def recut(data: bytes, rng: np.random.Generator) -> bytes:
+    """A file in tiles that claims other ones, or has them in other places or damaged; honest in all else."""
+    header, payloads = bitstream.unpack(data)
+    parts = [bitstream.tile_payload(header, payloads, number) for number in range(len(header.tiles))]
+    grid = Grid(header.width, header.height, header.side)
+    match rng.integers(3):
+        case 0:
+            width, height = (2.0 ** rng.uniform(0, 11, 2)).astype(int).tolist()
+            grid = Grid(width, height, 64 * int(rng.integers(1, 40)))
+            parts = [parts[number % len(parts)] for number in range(len(grid))]
+        case 1:
+            parts = parts[::-1]
+        case 2:
+            part = mutated(parts[0], parts[1], rng)
+            parts[0] = part[: len(part) // 4 * 4]
+    return bitstream.pack_tiles(header.fingerprint, grid, parts)
+
+
 @cache
 def material(name: str) -> tuple[Codec, list[bytes], list[np.ndarray]]:
     """A codec, files of four small pictures, and what they decode to."""
-    codec = CODECS[name]()
+    codec, tile = CODECS[name.removesuffix(IN_TILES)](), 64 if name.endswith(IN_TILES) else 0
     rng = np.random.default_rng(0)
-    files = [codec.encode(rng.integers(0, 256, (48, 80, 3)).astype(np.uint8)) for _ in range(4)]
+    files = [codec.encode(rng.integers(0, 256, (48, 80, 3)).astype(np.uint8), tile) for _ in range(4)]
     return codec, files, [codec.decode(file, "numpy") for file in files]
 
 
@@ -158,7 +188,9 @@ def attack(name: str, count: int, seed: int) -> None:
     for number in range(count):
         which = int(rng.integers(len(files)))
         forged = bool(rng.integers(2))
-        if forged and rng.integers(4) == 0:
+        if forged and name.endswith(IN_TILES):
+            damaged = (relabelled if rng.integers(2) else recut)(files[which], rng)
+        elif forged and rng.integers(4) == 0:
             damaged = resized(files[which], rng)
         elif forged and codec.allocator is not None and rng.integers(2):
             damaged = remapped(files[which], rng)
@@ -183,13 +215,13 @@ def attack(name: str, count: int, seed: int) -> None:
     assert refused > count // 2
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", [*CODECS, *TILED])
 def test_damaged_files_are_refused_or_whole(name: str) -> None:
     attack(name, 125, seed=1)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", [*CODECS, *TILED])
 def test_twenty_thousand_damaged_files(name: str) -> None:
     attack(name, 5000, seed=2)
 

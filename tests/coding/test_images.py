@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from taskpress.coding import images
 from taskpress.coding.errors import ImageError
 from taskpress.coding.images import read_image, resize_long_side, to_array, to_tensor, write_image
 
@@ -18,6 +19,22 @@ def test_rgb_comes_back(tmp_path: Path, picture) -> None:
     array = picture(20, 30)
     write_image(tmp_path / "a.png", array)
     assert np.array_equal(read_image(tmp_path / "a.png"), array)
+
+
+def test_a_tall_picture_is_read_in_parts(tmp_path: Path, picture) -> None:
+    array = picture(600, 5)
+    write_image(tmp_path / "a.png", array)
+    assert np.array_equal(read_image(tmp_path / "a.png"), array)
+
+
+def test_more_pixels_than_can_be_coded_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (65536, 1)).save(tmp_path / "wide.png")
+    with pytest.raises(ImageError, match=r"wide\.png: 65536×1 pixels are too many"):
+        read_image(tmp_path / "wide.png")
+    monkeypatch.setattr(images, "MAX_PIXELS", 100)
+    Image.new("RGB", (101, 1)).save(tmp_path / "many.png")
+    with pytest.raises(ImageError, match=r"many\.png: 101×1 pixels are too many"):
+        read_image(tmp_path / "many.png")
 
 
 @pytest.mark.parametrize("mode", ["L", "1", "P"])

@@ -30,6 +30,9 @@ def test_anchors_then_compare(world: Path) -> None:
     names = ("jpeg-q30", "jpeg-q80", "webp-q40", "webp-q80")
     expected = sorted(f"{name}{ending}" for name in names for ending in (".json", ".matches.npz"))
     assert sorted(path.name for path in results.iterdir()) == expected
+    assert json.loads((results / "webp-q40.json").read_text())["fidelity"]["psnr"] > 20
+    call("anchor", "webp", "--quality", 40, *data_options(world), "--no-fidelity", "-o", results)
+    assert json.loads((results / "webp-q40.json").read_text())["fidelity"] is None
     outcome = call("compare", results, "-o", world / "out", "--anchor", "jpeg", "--json")
     printed = json.loads(outcome.stdout)
     assert printed["anchor"] == "jpeg"

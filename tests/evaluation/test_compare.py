@@ -92,12 +92,20 @@ def test_folders_are_read_without_other_json(make_result: Make, tmp_path: Path) 
 
 
 def test_figure_is_a_picture_with_every_curve_drawn(make_result: Make) -> None:
-    few = rd_figure(compare(curve(make_result, "task", 1.0)))
-    many = rd_figure(compare([*curve(make_result, "task", 1.0), *curve(make_result, "jpeg", 3.0)]))
-    pixels = [np.array(Image.open(io.BytesIO(data)).convert("RGB")) for data in (few, many)]
-    orange = [np.all(picture == (0xD5, 0x5E, 0x00), -1).sum() for picture in pixels]
-    assert orange[0] == 0
-    assert orange[1] > 100
+    """Learned curves in colour, what they are measured by in grey."""
+
+    def counts(*curves: list[Result]) -> tuple[int, int]:
+        data = rd_figure(compare([result for points in curves for result in points]))
+        pixels = np.array(Image.open(io.BytesIO(data)).convert("RGB"))
+        orange = np.all(pixels == (0xD5, 0x5E, 0x00), -1).sum()
+        return int(orange), int(np.all(pixels == 38, -1).sum())
+
+    task = curve(make_result, "task", 1.0, codec_fingerprint="1")
+    alone = counts(task)
+    learned = counts(task, curve(make_result, "task+aux", 0.8, codec_fingerprint="2"))
+    classical = counts(task, curve(make_result, "jpeg", 3.0))
+    assert alone[0] == 0 and learned[0] > 100 and classical[0] == 0
+    assert classical[1] > alone[1] + 100
 
 
 def test_encoders_are_told_by_curve_with_the_allocators_share(make_result: Make) -> None:

@@ -36,6 +36,8 @@ def attack_cards(folder: Path, count: int, seed: int) -> None:
         with contextlib.suppress(ValueError, RecursionError):
             whole = json.loads(damaged)
             if isinstance(whole, dict) and all(isinstance(value, str) for value in whole.values()):
+                # Half a surrogate pair is no text that a file could hold.
+                json.dumps(whole, ensure_ascii=False).encode()
                 given = whole
         codec_file.write_bytes(save(tensors, given))
         codec = taskpress.load(codec_file)

@@ -6,11 +6,13 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from taskpress.cli.compare import print_comparison
 from taskpress.coding.errors import DataError
 from taskpress.evaluation import compare as comparing
+from taskpress.evaluation.matching import Matches
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result
 from taskpress.evaluation.side_by_side import side_by_side
@@ -78,3 +80,28 @@ def test_five_hundred_results(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_twenty_thousand_results(tmp_path: Path) -> None:
     attack_results(tmp_path, SLOW_COUNT, seed=4, shown=600)
+
+
+def test_damaged_matches(tmp_path: Path) -> None:
+    """The archive beside a result: a DataError that names it, or the matches as they were."""
+    counts = np.zeros(3, np.int32)
+    whole = Matches(2, counts, counts, np.ones(3, np.float32), counts, counts, counts[:2], counts[:2])
+    path = tmp_path / "task-q1.json"
+    written = Result.model_validate_json(result("task", 1))
+    written.matches = {"ap": whole}
+    written.write(path)
+    archive = path.with_suffix(".matches.npz")
+    good = archive.read_bytes()
+    rng = random.Random(5)
+    refused = 0
+    for _ in range(400):
+        damaged = bytearray(good)
+        for _ in range(rng.randint(1, 3)):
+            damaged[rng.randrange(len(damaged))] = rng.randrange(256)
+        archive.write_bytes(damaged)
+        try:
+            assert Result.read(path).matches == {"ap": whole}
+        except DataError as error:
+            assert archive.name in str(error)
+            refused += 1
+    assert refused > 100

@@ -2,7 +2,7 @@
 
     python tests/golden/make.py
 
-To be run when `VERSION` of the container or `CODING` changes, or for a kind of file that there was none of.
+To be run when a version of the container or `CODING` changes, or for a kind of file that there was none of.
 What is there already stays, as a file that was written once decodes for ever; never take one away to make a
 failing test pass.
 """
@@ -19,6 +19,7 @@ from PIL import Image
 import taskpress
 from taskpress.coding import bitstream
 from taskpress.coding.allocation import AllocatorSettings
+from taskpress.coding.grid import Box, Grid
 from taskpress.coding.level_map import split_section
 
 HERE = Path(__file__).parent
@@ -26,6 +27,7 @@ DIGESTS = HERE / "latents.json"
 ROI = "cheng2020-anchor-roi"
 CHANNELS = 4
 SIZE = (150, 230)
+TILE = 64
 # Pixels are kept thinned out, for size.
 THIN = 4
 
@@ -36,13 +38,19 @@ def file_of(name: str, kind: str) -> Path:
 
 
 def latent_digest(codec: taskpress.Codec, data: bytes) -> str:
-    """SHA-256 of ŷ·256 [M, h, w] as little-endian int32."""
-    header, payload = bitstream.unpack(data)
-    rows, columns = (4 * -(-side // 64) for side in (header.height, header.width))
-    if codec.allocator is not None:
-        _, payload = split_section(payload)
-    latent = codec._freeze().coder.decode(payload, rows, columns)
-    return hashlib.sha256((latent * 256).numpy().astype("<i4").tobytes()).hexdigest()
+    """SHA-256 of ŷ·256 [M, h, w] as little-endian int32, that of tiles side by side."""
+    header, _ = bitstream.unpack(data)
+    grid = Grid(header.width, header.height, header.side or 65536)
+    whole = Box(0, 0, header.width, header.height).outward(64)
+    latent = np.empty((codec.latent_channels, whole.height // 16, whole.width // 16), "<i4")
+    for number in range(len(grid)):
+        _, payload = bitstream.unpack(bitstream.extract_tile(data, number) if header.side else data)
+        if codec.allocator is not None:
+            _, payload = split_section(payload)
+        box = grid.box(number).outward(64)
+        tile = codec._freeze().coder.decode(payload, box.height // 16, box.width // 16)
+        latent[(..., *box.slices(16))] = (tile * 256).numpy()
+    return hashlib.sha256(latent.tobytes()).hexdigest()
 
 
 def far_values(codec: taskpress.Codec) -> bytes:
@@ -65,11 +73,12 @@ def main() -> None:
             codec = enlivened(name.removesuffix("-roi"), CHANNELS)
             (decisive(codec, AllocatorSettings("roi", 5, 8)) if name == ROI else codec).save(path, half=True)
         codec = taskpress.load(path)
-        for kind in ("picture",) if name == ROI else ("picture", "far"):
+        for kind in ("picture", "tiles") if name == ROI else ("picture", "far", "tiles"):
             file = file_of(name, kind)
             if file.exists():
                 continue
-            data = far_values(codec) if kind == "far" else codec.encode(draw(*SIZE, seed=7))
+            tile = TILE if kind == "tiles" else 0
+            data = far_values(codec) if kind == "far" else codec.encode(draw(*SIZE, seed=7), tile)
             file.write_bytes(data)
             digests.setdefault(name, {})[kind] = latent_digest(codec, data)
             if kind == "picture":

@@ -175,7 +175,7 @@ def _over_a_set(
     atomic_write(output, shares_figure(collected))
     collected.write(output.with_suffix(".json"))
     if as_json:
-        typer.echo(output.with_suffix(".json").read_text(), nl=False)
+        typer.echo(collected.content(), nl=False)
         return
     _print_shares(collected)
     typer.echo(output)

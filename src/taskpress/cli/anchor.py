@@ -17,6 +17,7 @@ from taskpress.cli.measuring import (
     Output,
     RecognizerSpec,
     Resize,
+    WithFidelity,
     measure,
     open_dataset,
     open_recognizer,
@@ -37,6 +38,7 @@ def anchor(
     resize: Resize = None,
     limit: Limit = None,
     curve: CurveName = None,
+    fidelity: WithFidelity = True,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -60,7 +62,7 @@ def anchor(
         coders = [replace(coder, curve=curve) for coder in coders]
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
-    measure(coders, dataset, judge, resize, limit, output, as_json)
+    measure(coders, dataset, judge, resize, limit, fidelity, output, as_json)
 
 
 def _qualities(text: str) -> list[int]:

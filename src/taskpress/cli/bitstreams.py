@@ -9,9 +9,9 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpress.coding.bitstream import read_header
+from taskpress.coding.bitstream import unpack
 from taskpress.coding.checkpoints import shipped_names
-from taskpress.coding.codec import Codec
+from taskpress.coding.codec import Codec, Region
 from taskpress.coding.errors import BitstreamError, TaskPressError
 
 
@@ -51,7 +51,7 @@ class CodecFinder:
     def find(self, path: Path, data: bytes) -> tuple[str, Codec]:
         """Name and codec for the bitstream `data` of file `path`; BitstreamError where none fits."""
         try:
-            fingerprint = read_header(data).fingerprint
+            fingerprint = unpack(data)[0].fingerprint
         except BitstreamError as error:
             raise BitstreamError(f"{path}: {error}") from None
         with self._lock:
@@ -67,11 +67,11 @@ class CodecFinder:
         codec = Codec.load(name, self._precision)
         self._by_fingerprint[codec.fingerprint] = (name, codec)
 
-    def decode(self, path: Path) -> tuple[str, NDArray[np.uint8]]:
-        """Name of the codec and the picture, uint8 [H, W, 3], of a .tpc file."""
+    def decode(self, path: Path, region: Region | None = None) -> tuple[str, NDArray[np.uint8]]:
+        """Name of the codec and the picture, or a region of it, uint8 [H, W, 3], of a .tpc file."""
         data = read_bitstream(path)
         name, codec = self.find(path, data)
         try:
-            return name, codec.decode(data, as_="numpy")
+            return name, codec.decode(data, as_="numpy", region=region)
         except TaskPressError as error:
             raise type(error)(f"{path}: {error}") from None

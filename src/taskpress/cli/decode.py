@@ -9,6 +9,7 @@ import typer
 
 from taskpress.cli.batch import Jobs, Row, run_all, targets
 from taskpress.cli.measuring import AsJson, Precision
+from taskpress.coding.errors import ConfigError
 
 
 def decode(
@@ -17,6 +18,13 @@ def decode(
     codecs: Annotated[
         list[str] | None,
         typer.Option("--codec", help="Codec file the pictures were coded with, if it is not a shipped one."),
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1",
+            help="Only the pixels from (X0, Y0) to before (X1, Y1), without decoding the rest.",
+        ),
     ] = None,
     precision: Precision = "float32",
     jobs: Jobs = None,
@@ -30,9 +38,10 @@ def decode(
     from taskpress.coding.images import write_image
 
     finder = CodecFinder(codecs or (), precision)
+    box = None if region is None else parse_region(region)
 
     def work(path: Path, target: Path) -> Row:
-        name, image = finder.decode(path)
+        name, image = finder.decode(path, box)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_image(target, image)
         return {"file": str(target), "width": image.shape[1], "height": image.shape[0], "codec": name}
@@ -41,3 +50,14 @@ def decode(
         return f"{row['file']}  {row['width']}x{row['height']}  {row['codec']}"
 
     run_all(work, targets(find_bitstreams(files), output, ".png"), "decoding", jobs, line, as_json)
+
+
+def parse_region(text: str) -> tuple[int, int, int, int]:
+    """`left,top,right,bottom` in pixels; ConfigError for anything else."""
+    try:
+        left, top, right, bottom = (int(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(
+            f"--region {text}: four whole numbers, left,top,right,bottom, e.g. 0,0,640,480"
+        ) from None
+    return left, top, right, bottom

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from taskpress.cli.batch import Jobs, Row, run_all, targets
-from taskpress.cli.measuring import AsJson, Precision
+from taskpress.cli.measuring import AsJson, Precision, TileSide
 from taskpress.coding.files import atomic_write
 
 
@@ -19,14 +19,20 @@ def encode(
     resize: Annotated[
         int | None, typer.Option(min=16, help="Scale the long side to this many pixels first.")
     ] = None,
+    tile: TileSide = None,
     precision: Precision = "float32",
     jobs: Jobs = None,
     as_json: AsJson = False,
 ) -> None:
     """Code pictures into .tpc files, several at once; a bad picture is reported and does not stop the others.
 
+    One picture alone is coded on all cores too, if it is large enough for tiles.
+
     Example: taskpress encode scenes-aux-q3 photos -o coded
     """
+    from PIL import Image as Pillow
+
+    from taskpress.coding.bitstream import MAX_PIXELS
     from taskpress.coding.codec import Codec
     from taskpress.coding.images import read_image, resize_long_side
     from taskpress.datasets.folder import find_pictures
@@ -38,12 +44,14 @@ def encode(
         else:
             pairs.append((path, Path(path.name)))
     model = Codec.load(codec, precision)
+    # What may be coded may be read: Pillow takes more than a third of that for an attack.
+    Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
 
     def work(path: Path, target: Path) -> Row:
         image = read_image(path)
         if resize is not None:
             image = resize_long_side(image, resize)
-        data = model.encode(image)
+        data = model.encode(image, tile)
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, data)
         height, width = image.shape[:2]

@@ -21,6 +21,8 @@ from taskpress.cli.measuring import (
     Precision,
     RecognizerSpec,
     Resize,
+    TileSide,
+    WithFidelity,
     checked_device,
     measure,
     open_dataset,
@@ -40,7 +42,9 @@ def evaluate(
     categories: Categories = None,
     resize: Resize = None,
     limit: Limit = None,
+    tile: TileSide = None,
     curve: CurveName = None,
+    fidelity: WithFidelity = True,
     precision: Precision = "float32",
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -63,12 +67,12 @@ def evaluate(
     device = checked_device(device)
     loaded = [Codec.load(source, precision).to(device).eval() for source in codecs]
     coders = [
-        CodecCoder(codec, curve or default_curve(codec.card, codec_name(source)), name)
+        CodecCoder(codec, curve or default_curve(codec.card, codec_name(source)), name, tile)
         for source, codec, name in zip(codecs, loaded, names_by_seed(codecs, loaded), strict=True)
     ]
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
-    measure(coders, dataset, judge, resize, limit, output, as_json)
+    measure(coders, dataset, judge, resize, limit, fidelity, output, as_json)
 
 
 def codec_name(source: str) -> str:

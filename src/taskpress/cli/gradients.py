@@ -49,7 +49,7 @@ def gradients(
     atomic_write(output, gradients_figure(found))
     found.write(output.with_suffix(".json"))
     if as_json:
-        typer.echo(output.with_suffix(".json").read_text(), nl=False)
+        typer.echo(found.content(), nl=False)
         return
     _print_table(found)
     typer.echo(output)

@@ -54,6 +54,7 @@ def _bitstream(path: Path) -> dict[str, object]:
         "file": str(path),
         "size": f"{header.width}x{header.height}",
         "bytes": len(data),
+        **({"tiles": f"{len(header.tiles)} of {header.side}x{header.side}"} if header.side else {}),
         "bpp": round(8 * len(data) / (header.width * header.height), 4),
         "codec": name,
         "codec fingerprint": header.fingerprint,

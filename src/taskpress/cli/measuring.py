@@ -56,7 +56,22 @@ Output = Annotated[
     Path,
     typer.Option("-o", "--output", help="RESULT.json, or a folder that gets one JSON per operating point."),
 ]
+TileSide = Annotated[
+    int | None,
+    typer.Option(
+        "--tile",
+        metavar="SIDE",
+        help="Code in tiles of so many pixels a side, a multiple of 64, each decodable without the others; "
+        "0: in one piece. By default large pictures are coded in tiles of 1024.",
+    ),
+]
 CurveName = Annotated[str | None, typer.Option("--curve", help="Name of the curve the results belong to.")]
+WithFidelity = Annotated[
+    bool,
+    typer.Option(
+        "--fidelity/--no-fidelity", help="PSNR and MS-SSIM too: some tenths of a second for each picture."
+    ),
+]
 Precision = Annotated[
     str,
     typer.Option(
@@ -181,6 +196,7 @@ def measure(
     recognizer: Recognizer,
     resize: int | None,
     limit: int | None,
+    fidelity: bool,
     output: Path,
     as_json: bool,
 ) -> None:
@@ -192,7 +208,14 @@ def measure(
     results = []
     for coder, path in zip(coders, paths, strict=True):
         result = evaluate(
-            coder, dataset, recognizer, resize=resize, limit=limit, reference=reference, progress=True
+            coder,
+            dataset,
+            recognizer,
+            resize=resize,
+            limit=limit,
+            reference=reference,
+            fidelity=fidelity,
+            progress=True,
         )
         path.parent.mkdir(parents=True, exist_ok=True)
         result.write(path)

@@ -1,5 +1,6 @@
 """`Codec`: a model together with the way its images become bytes and back."""
 
+from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, overload
@@ -10,7 +11,6 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from taskpress.coding import bitstream
 from taskpress.coding.allocation import Allocator, AllocatorSettings, Decision, build_allocator
 from taskpress.coding.checkpoints import (
     ALLOCATOR_PREFIX,
@@ -24,14 +24,16 @@ from taskpress.coding.checkpoints import (
 from taskpress.coding.cost import Cost, allocator_cost, model_cost
 from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import at_least_float32
-from taskpress.coding.errors import BitstreamError, CodecError, ImageError
+from taskpress.coding.errors import CodecError, ImageError
 from taskpress.coding.fingerprint import fingerprint
-from taskpress.coding.images import as_pixels, to_array
-from taskpress.coding.level_map import read_levels, split_section, write_levels
+from taskpress.coding.images import open_picture
 from taskpress.coding.models import HyperpriorModel, Output
-from taskpress.coding.transforms import Transform, Transforms, build_transforms, check_precision
+from taskpress.coding.picture_coding import PictureCoder
+from taskpress.coding.transforms import build_transforms, check_precision
 
 MULTIPLE = 64
+# left, top, right, bottom in pixels
+Region = tuple[int, int, int, int]
 
 
 class Estimate(NamedTuple):
@@ -58,15 +60,6 @@ def pad(x: Tensor) -> Tensor:
     return F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
 
 
-class _Frozen(NamedTuple):
-    """What coding needs of the weights, and the marks by which a change of them is seen."""
-
-    marks: tuple[Any, ...]
-    fingerprint: str
-    coder: EntropyCoder
-    transforms: Transforms
-
-
 class Codec(nn.Module):
     """An image codec: `encode` and `decode` for files, `estimate` for training.
 
@@ -91,7 +84,8 @@ class Codec(nn.Module):
         self.allocator = allocator
         self.card: dict[str, Any] = dict(card or {})
         self._precision = "float32"
-        self._frozen: _Frozen | None = None
+        # The marks by which a change of the weights is seen, and what codes by them.
+        self._frozen: tuple[tuple[Any, ...], PictureCoder] | None = None
 
     @classmethod
     def create(
@@ -169,68 +163,55 @@ class Codec(nn.Module):
         """16 hexadecimal digits that name architecture and weights: a file decodes only with the same."""
         return self._freeze().fingerprint
 
-    def encode(self, image: Image.Image | np.ndarray | Tensor) -> bytes:
+    def encode(self, image: Image.Image | np.ndarray | Tensor, tile: int | None = None) -> bytes:
         """The bitstream of a picture, by the weights as they are, whatever the mode (train or eval).
 
         `image` is a Pillow picture (converted as `read_image` does), uint8 [H, W, 3], or a float tensor
         [3, H, W] in [0, 1]; at most 65535 pixels a side and 2^28 in all. ImageError for anything else.
+
+        `tile`: the picture is coded in tiles of so many pixels a side, a multiple of 64, each decodable
+        without the others; 0 for one piece. By default pictures of more than 2^22 pixels are, in tiles of
+        1024. ConfigError for a side that tiles cannot have.
         """
-        pixels = as_pixels(image)
-        height, width = pixels.shape[1:]
-        frozen = self._freeze()
-        with torch.inference_mode():
-            y, decision = self._analyze(pad(pixels[None].to(self._device)), frozen.transforms.analysis)
-            z = self.model.h_a(y)
-        payload = frozen.coder.encode(frozen.coder.quantize(y[0], z[0]))
-        if decision is not None:
-            payload = write_levels(decision.levels[0].cpu().numpy(), self._levels) + payload
-        return bitstream.pack(frozen.fingerprint, width, height, payload)
+        return self._freeze().encode(open_picture(image), tile)
 
     @overload
-    def decode(self, data: bytes, as_: Literal["pil"] = "pil") -> Image.Image: ...
+    def decode(
+        self, data: bytes, as_: Literal["pil"] = "pil", region: Region | None = None
+    ) -> Image.Image: ...
     @overload
-    def decode(self, data: bytes, as_: Literal["numpy"]) -> np.ndarray: ...
+    def decode(self, data: bytes, as_: Literal["numpy"], region: Region | None = None) -> np.ndarray: ...
     @overload
-    def decode(self, data: bytes, as_: Literal["tensor"]) -> Tensor: ...
-    def decode(self, data: bytes, as_: str = "pil") -> Image.Image | np.ndarray | Tensor:
+    def decode(self, data: bytes, as_: Literal["tensor"], region: Region | None = None) -> Tensor: ...
+    def decode(
+        self, data: bytes, as_: str = "pil", region: Region | None = None
+    ) -> Image.Image | np.ndarray | Tensor:
         """The picture of a bitstream that this codec wrote, in the size that went in.
 
         `as_` is "pil", "numpy" (uint8 [H, W, 3]) or "tensor" (float32 [3, H, W] in [0, 1], on the codec's
         device). BitstreamError for a bitstream that is damaged, or of another codec.
+
+        `region` (left, top, right, bottom): only these pixels, left and top included, right and bottom not,
+        as the whole picture would have them (up to the rounding of float32). Of a picture in tiles only those
+        are decoded on which they depend. ConfigError for a region that is not within the picture.
         """
         if as_ not in ("pil", "numpy", "tensor"):
             raise ValueError(f'as_ is "pil", "numpy" or "tensor", not {as_!r}')
-        header, payload = bitstream.unpack(data)
-        frozen = self._freeze()
-        if header.fingerprint != frozen.fingerprint:
-            raise BitstreamError(
-                f"the bitstream was written by codec {header.fingerprint}, this one is {frozen.fingerprint}"
-            )
-        rows, columns = (4 * -(-side // MULTIPLE) for side in (header.height, header.width))
-        section, payload = (b"", payload) if self.allocator is None else split_section(payload)
-        latent = frozen.coder.decode(payload, rows, columns)[None].to(self._device)
-        with torch.inference_mode():
-            if self.allocator is not None:
-                levels = torch.from_numpy(read_levels(section, rows, columns, self._levels))
-                latent = latent / self.allocator.gains(levels[None].to(self._device))
-            x_hat = frozen.transforms.synthesis(latent)[0, :, : header.height, : header.width]
-        # Cloned out of inference mode, so that the caller may use it for anything.
-        tensor = x_hat.clone().clamp_(0, 1)
         if as_ == "tensor":
-            return tensor
-        array = to_array(tensor)
+            return self._freeze().decode_to_tensor(data, region)
+        array = self._freeze().decode_to_array(data, region)
         return array if as_ == "numpy" else Image.fromarray(array)
 
-    def level_map(self, image: Image.Image | np.ndarray | Tensor) -> np.ndarray | None:
+    def level_map(
+        self, image: Image.Image | np.ndarray | Tensor, tile: int | None = None
+    ) -> np.ndarray | None:
         """The quantization level of every latent position, int64 [h, w], as `encode` chooses them.
 
         None where the codec has no allocator.
         """
         if self.allocator is None:
             return None
-        with torch.inference_mode():
-            decision = self.allocator(pad(as_pixels(image)[None].to(self._device)))
-        return decision.levels[0].cpu().numpy()
+        return self._freeze().level_map(open_picture(image), tile)
 
     def estimate(
         self, batch: Tensor, explore: torch.Generator | None = None, straight_through: bool = False
@@ -266,7 +247,7 @@ class Codec(nn.Module):
         return Estimate(out["x_hat"][..., :height, :width], out["y_hat"], rate, rate_map, decision)
 
     def _analyze(
-        self, x: Tensor, g_a: Transform, explore: torch.Generator | None = None
+        self, x: Tensor, g_a: Callable[[Tensor], Tensor], explore: torch.Generator | None = None
     ) -> tuple[Tensor, Decision | None]:
         """The latent of padded pictures as it is quantized, and what the allocator decided."""
         y = at_least_float32(g_a(x))
@@ -294,11 +275,6 @@ class Codec(nn.Module):
             "y_hat": decoded,
         }
 
-    @property
-    def _levels(self) -> int:
-        assert self.allocator is not None
-        return self.allocator.settings.levels
-
     def _weights(self, keep_vars: bool = False) -> dict[str, Tensor]:
         """All weights by the names they have in files."""
         weights = dict(self.model.state_dict(keep_vars=keep_vars))
@@ -310,8 +286,8 @@ class Codec(nn.Module):
     def _device(self) -> torch.device:
         return self.model.entropy_bottleneck.quantiles.device
 
-    def _freeze(self) -> "_Frozen":
-        """Coder and fingerprint of the weights as they are; made anew only after the weights changed."""
+    def _freeze(self) -> PictureCoder:
+        """What codes by the weights as they are; made anew only after the weights changed."""
         if self.model.entropy_bottleneck.stale:
             self.model.entropy_bottleneck.fit_quantiles()
         state = self._weights(keep_vars=True)
@@ -323,13 +299,14 @@ class Codec(nn.Module):
                 for t in state.values()
             ),
         )
-        if self._frozen is None or self._frozen.marks != marks:
+        if self._frozen is None or self._frozen[0] != marks:
             identity = (CODING, self.architecture, self.model.N, self.model.M)
             if self.allocator is not None:
                 identity += astuple(self.allocator.settings)
+            name, coder = fingerprint(identity, state), EntropyCoder(self.model)
             transforms = build_transforms(self.model, self.precision, self._device)
-            self._frozen = _Frozen(marks, fingerprint(identity, state), EntropyCoder(self.model), transforms)
-        return self._frozen
+            self._frozen = marks, PictureCoder(name, self.model, self.allocator, coder, transforms)
+        return self._frozen[1]
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles make their own.

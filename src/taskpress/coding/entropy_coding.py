@@ -114,15 +114,19 @@ class EntropyCoder:
             _encode_outside(coder, latents.y_symbols[step], index[step], low[step], escape[step])
         return coder.get_compressed().astype("<u4").tobytes()
 
-    def decode(self, payload: bytes, height: int, width: int) -> Tensor:
-        """ŷ float32 [M, h, w] from a payload of whole words. BitstreamError where it cannot be one.
+    def check_length(self, length: int, height: int, width: int) -> None:
+        """BitstreamError where a payload of so many bytes is too short for a latent of this size.
 
-        An honest payload of so many symbols has a least length; a shorter one is refused before anything of
-        the picture's size is allocated.
+        An honest payload of so many symbols has a least length; a shorter one is to be refused before
+        anything of the picture's size is allocated.
         """
         count = height * width * self.channels
-        if 8 * len(payload) + 32 < 0.5 * tables.least_bits() * count:
-            raise BitstreamError(f"a payload of {len(payload)} bytes is too short for the picture's size")
+        if 8 * length + 32 < 0.5 * tables.least_bits() * count:
+            raise BitstreamError(f"a payload of {length} bytes is too short for the picture's size")
+
+    def decode(self, payload: bytes, height: int, width: int) -> Tensor:
+        """ŷ float32 [M, h, w] from a payload of whole words. BitstreamError where it cannot be one."""
+        self.check_length(len(payload), height, width)
         try:
             return self._decode(payload, height, width)
         except (AssertionError, ValueError) as error:

@@ -59,8 +59,10 @@ class EntropyBottleneck(nn.Module):
         layers = len(self.WIDTHS) - 1
         scale = self.INIT_SCALE ** (1 / layers)
         for inputs, outputs in zip(self.WIDTHS[:-1], self.WIDTHS[1:], strict=True):
-            start = torch.expm1(torch.tensor(1 / scale / outputs)).log()
-            self.matrices.append(nn.Parameter(start.expand(channels, outputs, inputs).clone()))
+            # A number first: arithmetic on parameters without values (torch's meta device) imports torch's
+            # compiler, which takes seconds.
+            start = torch.expm1(torch.tensor(1 / scale / outputs, device="cpu")).log().item()
+            self.matrices.append(nn.Parameter(torch.full((channels, outputs, inputs), start)))
             self.biases.append(nn.Parameter(torch.empty(channels, outputs, 1).uniform_(-0.5, 0.5)))
         for outputs in self.WIDTHS[1:-1]:
             self.factors.append(nn.Parameter(torch.zeros(channels, outputs, 1)))

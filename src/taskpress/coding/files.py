@@ -5,7 +5,7 @@ import tempfile
 from pathlib import Path
 
 
-def atomic_write(path: Path, data: bytes) -> None:
+def atomic_write(path: Path, data: bytes | memoryview) -> None:
     """Writes `data` to `path` so that a reader (or a crash) never sees half a file.
 
     The bytes go to a temporary file in the same folder, which is then renamed. The folder must exist;

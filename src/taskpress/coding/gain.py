@@ -22,7 +22,8 @@ class GainTable(nn.Module):
 
     def __init__(self, levels: int, channels: int) -> None:
         super().__init__()
-        rungs = torch.arange(levels, dtype=torch.float32) - levels // 2
+        # On the CPU in any case: arithmetic on parameters without values imports torch's compiler.
+        rungs = torch.arange(levels, dtype=torch.float32, device="cpu") - levels // 2
         self.log_gain = nn.Parameter((rungs * math.log(RATIO))[:, None].repeat(1, channels))
 
     def forward(self, levels: Tensor) -> Tensor:

@@ -8,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps, UnidentifiedImageError
+import torch.nn.functional as F
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from taskpress.coding.bitstream import MAX_PIXELS, MAX_SIDE
 from taskpress.coding.errors import ImageError
 from taskpress.coding.files import atomic_write
+from taskpress.coding.grid import Box
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 CONVERTED_MODES = ("RGB", "L", "1", "P", "PA", "RGBA", "LA", "RGBX", "RGBa", "La")
 PPM_HEADER = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d{1,5})")
+ROWS = 256
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -72,7 +75,11 @@ def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
         raise ImageError(f"{name}: 16-bit pictures are not coded; convert it to 8 bits first")
     if image.mode not in CONVERTED_MODES:
         raise ImageError(f"{name}: {image.mode} pictures are not coded; convert it to RGB first")
-    image = ImageOps.exif_transpose(image)
+    if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"{name}: {image.width}×{image.height} pixels are too many; split it first")
+    # Only where there is something to do: both make a copy even where there is not.
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         warnings.warn(f"{name}: alpha is dropped", stacklevel=3)
     if image.mode in ("P", "PA") or "transparency" in image.info:
@@ -80,7 +87,16 @@ def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
         image = image.convert("RGBA")
     elif image.mode in ("RGBa", "La"):
         image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
-    return np.array(image.convert("RGB"))
+    return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _pixels(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3] of an RGB picture, some rows at a time: as a whole it would pass through a copy."""
+    array = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top in range(0, image.height, ROWS):
+        bottom = min(top + ROWS, image.height)
+        array[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return array
 
 
 def write_image(path: str | Path, array: np.ndarray) -> None:
@@ -97,7 +113,7 @@ def write_image(path: str | Path, array: np.ndarray) -> None:
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, format=kind)
     try:
-        atomic_write(path, buffer.getvalue())
+        atomic_write(path, buffer.getbuffer())
     except OSError as error:
         raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
 
@@ -123,14 +139,43 @@ def resize_long_side(array: np.ndarray, long_side: int) -> np.ndarray:
     return np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
 
 
-def as_pixels(image: Image.Image | np.ndarray | Tensor) -> Tensor:
-    """float32 [3, H, W] in [0, 1] of whatever `Codec.encode` takes; ImageError for anything else."""
+class Picture:
+    """A picture as it came, uint8 [H, W, 3] or float32 [3, H, W], of which windows become tensors.
+
+    So that a large picture is never held as floats as a whole.
+    """
+
+    def __init__(self, pixels: np.ndarray | Tensor) -> None:
+        self._pixels = pixels
+        shape = pixels.shape[:2] if isinstance(pixels, np.ndarray) else pixels.shape[1:]
+        self.height, self.width = int(shape[0]), int(shape[1])
+
+    @property
+    def box(self) -> Box:
+        return Box(0, 0, self.width, self.height)
+
+    def window(self, box: Box) -> Tensor:
+        """float32 [1, 3, h, w] in [0, 1] of a box that begins at 0 or right and below of it.
+
+        Below and to the right of the picture its last row and column are repeated.
+        """
+        left, top = min(box.left, self.width - 1), min(box.top, self.height - 1)
+        rows, columns = Box(left, top, box.right, box.bottom).within(self.box).slices()
+        if isinstance(self._pixels, np.ndarray):
+            inside = to_tensor(self._pixels[rows, columns])
+        else:
+            inside = self._pixels[:, rows, columns]
+        missing = (0, box.width - inside.shape[2], 0, box.height - inside.shape[1])
+        return F.pad(inside[None], missing, mode="replicate")
+
+
+def open_picture(image: Image.Image | np.ndarray | Tensor) -> Picture:
+    """Whatever `Codec.encode` takes; ImageError for anything else."""
     if isinstance(image, Image.Image):
         image = from_pil(image)
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ImageError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
-        image = to_tensor(image)
     elif isinstance(image, Tensor):
         if not image.is_floating_point() or image.dim() != 3 or image.shape[0] != 3:
             raise ImageError(f"a tensor must be float [3, H, W], not {image.dtype} {list(image.shape)}")
@@ -141,9 +186,10 @@ def as_pixels(image: Image.Image | np.ndarray | Tensor) -> Tensor:
         raise ImageError(
             f"a picture is a PIL.Image, a numpy array or a torch tensor, not {type(image).__name__}"
         )
-    height, width = image.shape[1:]
-    if not image.numel():
+    picture = Picture(image)
+    height, width = picture.height, picture.width
+    if not height * width:
         raise ImageError(f"the picture has no pixels ({width}×{height})")
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         raise ImageError(f"{width}×{height} pixels are too many for one bitstream; split the picture")
-    return image
+    return picture

@@ -69,8 +69,12 @@ class GDN(nn.Module):
     def __init__(self, channels: int, inverse: bool = False) -> None:
         super().__init__()
         self.inverse = inverse
-        self.beta = nn.Parameter(torch.sqrt(torch.ones(channels) + self.PEDESTAL))
-        self.gamma = nn.Parameter(torch.sqrt(0.1 * torch.eye(channels) + self.PEDESTAL))
+        # Roots of 1, 0.1 and 0. Numbers first: arithmetic on parameters without values (torch's meta device)
+        # imports torch's compiler, which takes seconds.
+        starts = torch.tensor([1.0, 0.1, 0.0], device="cpu") + self.PEDESTAL
+        beta, diagonal, beside = starts.sqrt().tolist()
+        self.beta = nn.Parameter(torch.full((channels,), beta))
+        self.gamma = nn.Parameter(torch.full((channels, channels), beside).fill_diagonal_(diagonal))
 
     def forward(self, x: Tensor) -> Tensor:
         channels = x.shape[1]

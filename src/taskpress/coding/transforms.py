@@ -6,25 +6,48 @@ precision, and only the rounding within g_s moves its pixels. docs/performance.m
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from taskpress.coding.entropy_models import at_least_float32
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.models import HyperpriorModel
+from taskpress.coding.streams import in_strips
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 
-Transform = Callable[[Tensor], Tensor]
+
+@dataclass(frozen=True)
+class Transform:
+    """g_a or g_s: takes and gives float32, whatever it computes in."""
+
+    layers: nn.Sequential
+    dtype: torch.dtype = torch.float32
+    memory_format: torch.memory_format = torch.contiguous_format
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Of all at once."""
+        return self._given(self.layers(self._taken(x)))
+
+    def in_strips(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Of strips of rows, as in `streams.in_strips`."""
+        return map(self._given, in_strips(self.layers, map(self._taken, strips)))
+
+    def _taken(self, x: Tensor) -> Tensor:
+        return x.to(dtype=self.dtype, memory_format=self.memory_format)
+
+    def _given(self, x: Tensor) -> Tensor:
+        # Autocast may have computed in less.
+        return at_least_float32(x).contiguous()
 
 
 class Transforms(NamedTuple):
     """analysis  [B, 3, H, W] in [0, 1], H and W multiples of 64, to the latent [B, M, H/16, W/16]
     synthesis  a latent to its picture, not clamped
-
-    Both take and give float32, whatever they compute in.
     """
 
     analysis: Transform
@@ -55,7 +78,7 @@ def build_transforms(model: HyperpriorModel, precision: str, device: torch.devic
     "auto" is bfloat16 where `has_bfloat16`, else float32.
     """
     if precision == "float32" or (precision == "auto" and not has_bfloat16(device)):
-        return Transforms(model.g_a, model.g_s)
+        return Transforms(Transform(model.g_a), Transform(model.g_s))
     return Transforms(_in_bfloat16(model.g_a), _in_bfloat16(model.g_s))
 
 
@@ -63,9 +86,4 @@ def _in_bfloat16(transform: nn.Sequential) -> Transform:
     # Channels last spares oneDNN a reordering before and after every convolution.
     converted = copy.deepcopy(transform).bfloat16().to(memory_format=torch.channels_last)
     converted.requires_grad_(False)
-
-    def run(x: Tensor) -> Tensor:
-        x = x.to(dtype=torch.bfloat16, memory_format=torch.channels_last)
-        return converted(x).to(dtype=torch.float32, memory_format=torch.contiguous_format)
-
-    return run
+    return Transform(converted, torch.bfloat16, torch.channels_last)

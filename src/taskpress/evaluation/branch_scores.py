@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torchvision.ops import box_iou, nms
 
 from taskpress.auxiliary.detection import DetectionBranch
 from taskpress.coding.codec import Codec
-from taskpress.coding.files import atomic_write
 from taskpress.coding.images import to_array
 from taskpress.datasets.dataset import Dataset
 from taskpress.detections import Detections
@@ -21,13 +17,14 @@ from taskpress.evaluation.object_scores import ObjectTruth
 from taskpress.evaluation.pictures import Pixels, as_input, in_original_pixels, resized, samples
 from taskpress.evaluation.rate_accuracy import numbers
 from taskpress.evaluation.result import TrainedAs
+from taskpress.evaluation.stored import StoredFile
 from taskpress.recognition.frozen_detector import PSEUDO_LABEL_THRESHOLD
 from taskpress.recognition.protocol import Recognizer
 
 VIEWS = ("latent", "decoded", "uncompressed")
 
 
-class BranchResult(BaseModel):
+class BranchResult(StoredFile):
     """Scores of one training's branch, 0 ... 100, with the keys of a detection `Result`.
 
     step:   of the checkpoint that codec and branch are from
@@ -36,9 +33,8 @@ class BranchResult(BaseModel):
             the recognizer at X
     """
 
-    model_config = ConfigDict(populate_by_name=True)
+    written_by = "taskpress evaluate-branch"
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
     name: str
     arm: str
     training: TrainedAs
@@ -53,11 +49,6 @@ class BranchResult(BaseModel):
     scores: dict[str, dict[str, float | None]]
     command: str
     versions: dict[str, str]
-
-    def write(self, path: Path) -> None:
-        """Writes the JSON, whole or not at all."""
-        content = self.model_dump(mode="json", by_alias=True)
-        atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 class Seen(NamedTuple):

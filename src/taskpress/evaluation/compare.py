@@ -127,9 +127,7 @@ def compare(results: Sequence[Result], anchor: str | None = None, resamples: int
     if anchor not in curves:
         raise ConfigError(f"no curve {anchor!r} among the results: there are {', '.join(curves)}")
     # Learned curves, which a comparison is about, before classical ones, which are its measure.
-    curves = dict(
-        sorted(curves.items(), key=lambda one: (one[0] != anchor, one[1][0].codec_fingerprint is None))
-    )
+    curves = dict(sorted(curves.items(), key=lambda one: (one[0] != anchor, not one[1][0].learned)))
     grouped = {name: repeats(name, points) for name, points in curves.items()}
     metrics = [metric.key for metric in COMPARED[results[0].task]]
     outcomes = {

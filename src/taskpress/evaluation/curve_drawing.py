@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's palette, readable with any colour vision; marker and dash repeat the distinction in grey.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_GREYS = ("0.15", "0.35", "0.5", "0.6", "0.7")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":")
 
@@ -22,12 +23,18 @@ def verbatim(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def draw_curve(ax: Axes, index: int, name: str, repeats: Repeats[M], metric: str) -> None:
+def draw_curve(
+    ax: Axes, index: int, name: str, repeats: Repeats[M], metric: str, learned: bool = True
+) -> None:
     """Draws scores over bits per pixel; of several seeds each one lightly and the means in full.
 
-    index: of the curve in the figure, which decides its colour; metric: key of the scores
+    index:   of the curve among the learned ones of the figure, or among the others, which decides its look
+    metric:  key of the scores
+    learned: in colour; what these are measured by is drawn in grey
     """
-    colour, marker = COLOURS[index % len(COLOURS)], _MARKERS[index % len(_MARKERS)]
+    palette = COLOURS if learned else _GREYS
+    colour, marker = palette[index % len(palette)], _MARKERS[index % len(_MARKERS)]
+    around = index // len(palette) if learned else index
     several = len(repeats.by_seed) > 1
     if several:
         for points in repeats.by_seed.values():
@@ -45,8 +52,8 @@ def draw_curve(ax: Axes, index: int, name: str, repeats: Repeats[M], metric: str
         *_columns(repeats.points, metric),
         color=colour,
         marker=marker,
-        linestyle=_DASHES[(index // len(COLOURS)) % len(_DASHES)],
-        linewidth=1.4 if several else 1.8,
+        linestyle=_DASHES[around % len(_DASHES)],
+        linewidth=1.8 if learned and not several else 1.4,
         markersize=3.5 if several else 5.5,
         markeredgecolor="white",
         markeredgewidth=0.6,

@@ -7,18 +7,15 @@ noisy values of several magnitudes, so a window of steps is told by its median a
 from __future__ import annotations
 
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from taskpress.coding.errors import DataError
-from taskpress.coding.files import atomic_write
 from taskpress.evaluation.curve_drawing import COLOURS
+from taskpress.evaluation.stored import Stored, StoredFile
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -28,7 +25,7 @@ QUANTITIES = ("task", "aux", "cosine")
 Quartiles = tuple[float, float, float]
 
 
-class Window(BaseModel):
+class Window(Stored):
     """Logged batches of some steps.
 
     first, last: steps, counted from 1; the last one that was logged
@@ -41,45 +38,25 @@ class Window(BaseModel):
     quartiles: dict[str, Quartiles]
 
 
-class Pull(BaseModel):
+class Pull(Stored):
     """Gradients of an arm at one λ, all seeds together."""
 
     arm: str
-    rate: float
+    rate: float = Field(gt=0)
     alpha: float
     seeds: list[int]
-    windows: list[Window]
+    windows: list[Window] = Field(min_length=1)
 
 
-class Gradients(BaseModel):
+class Gradients(StoredFile):
     """Gradients of an experiment. dimensions: of Ẑ of a batch, None where trainings differ."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    written_by = "taskpress gradients"
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
     experiment: str
-    window: int
+    window: int = Field(ge=1)
     dimensions: int | None
-    pulls: list[Pull]
-
-    def write(self, path: Path) -> None:
-        """Writes the JSON, whole or not at all."""
-        content = self.model_dump(mode="json", by_alias=True)
-        atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
-
-    @classmethod
-    def read(cls, path: Path) -> Gradients:
-        """Raises DataError naming the file and the first field that does not fit."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "file"
-            raise DataError(
-                f"{path}: no gradients: {field}: {first['msg']}; write some with `taskpress gradients`"
-            ) from None
+    pulls: list[Pull] = Field(min_length=1)
 
 
 def windows(rows: Iterable[Mapping[str, float]], length: int) -> list[Window]:

@@ -46,14 +46,15 @@ class Coder(Protocol):
 
 @dataclass(frozen=True)
 class CodecCoder:
-    """A learned codec as a `Coder`."""
+    """A learned codec as a `Coder`; `tile` as in `Codec.encode`."""
 
     codec: Codec
     curve: str
     name: str
+    tile: int | None = None
 
     def encode(self, image: Pixels) -> bytes:
-        return self.codec.encode(image)
+        return self.codec.encode(image, self.tile)
 
     def decode(self, data: bytes) -> Pixels:
         pixels: Pixels = self.codec.decode(data, as_="numpy")

@@ -56,9 +56,12 @@ def rd_figure(comparison: Comparison) -> bytes:
 
 
 def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
-    for index, (name, repeats) in enumerate(comparison.repeats.items()):
-        anchor = name == comparison.anchor and len(comparison.curves) > 1
-        draw_curve(ax, index, f"{name} (anchor)" if anchor else name, repeats, metric.key)
+    drawn = {True: 0, False: 0}
+    for name, repeats in comparison.repeats.items():
+        label = f"{name} (anchor)" if name == comparison.anchor and len(comparison.curves) > 1 else name
+        learned = comparison.curves[name][0].learned
+        draw_curve(ax, drawn[learned], label, repeats, metric.key, learned)
+        drawn[learned] += 1
     limits = (result.uncompressed_scores.get(metric.key) for result in _all(comparison.curves))
     limit = next((score for score in limits if score is not None), None)
     if limit is not None:

@@ -100,6 +100,11 @@ class Result(Stored):
     _matches: dict[str, Matches] = PrivateAttr(default_factory=dict)
 
     @property
+    def learned(self) -> bool:
+        """Whether this is a codec's result, not a classical coder's."""
+        return self.codec_fingerprint is not None
+
+    @property
     def matches(self) -> dict[str, Matches]:
         """The fate of every detection, by `ap` and `teacher_ap`, for bootstrap intervals.
 
@@ -207,7 +212,8 @@ def _read_matches(path: Path) -> dict[str, Matches]:
                 )
                 for key in sorted(names)
             }
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    # RuntimeError: a flag in the archive that says it were encrypted, or packed as zipfile does not know.
+    except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged ({error}); remove it to do without intervals") from None
 
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import DataError
-from taskpress.coding.files import atomic_write
 from taskpress.datasets.dataset import Dataset
 from taskpress.evaluation.allocation import dataset_share
 from taskpress.evaluation.curve_drawing import draw_curve, rate_axis, verbatim
 from taskpress.evaluation.rate_accuracy import Reference, trained_as
 from taskpress.evaluation.result import TrainedAs, command_line, versions
 from taskpress.evaluation.seeds import repeats
+from taskpress.evaluation.stored import Stored, StoredFile
 
 
-class Share(BaseModel):
+class Share(Stored):
     """Where a codec's bits go over a data set.
 
     bpp:   by the codec's own probability model, all bits over all pixels
@@ -43,40 +40,20 @@ class Share(BaseModel):
         return {"share": 100 * self.share}
 
 
-class Shares(BaseModel):
+class Shares(StoredFile):
     """The shares of several codecs on one data set, with the boxes of one recognizer."""
 
-    model_config = ConfigDict(populate_by_name=True)
+    written_by = "taskpress allocation"
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
     recognizer: str
     recognizer_fingerprint: str
     dataset: str
     images: int = Field(ge=1)
     boxes: int
     resize: int | None
-    shares: list[Share]
+    shares: list[Share] = Field(min_length=1)
     command: str
     versions: dict[str, str]
-
-    def write(self, path: Path) -> None:
-        """Writes the JSON, whole or not at all."""
-        content = self.model_dump(mode="json", by_alias=True)
-        atomic_write(path, (json.dumps(content, indent=1) + "\n").encode())
-
-    @classmethod
-    def read(cls, path: Path) -> Shares:
-        """Raises DataError naming the file and the first field that does not fit."""
-        try:
-            return cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "file"
-            raise DataError(
-                f"{path}: no shares of bits: {field}: {first['msg']}; write some with `taskpress allocation`"
-            ) from None
 
 
 def share_of(

@@ -113,7 +113,7 @@ def _key(point: OperatingPoint[Result]) -> tuple[str, ...]:
 
 def _place(row: dict[str, OperatingPoint[Result]]) -> tuple[bool, str, float]:
     point = next(iter(row.values()))
-    return point.results[0].codec_fingerprint is None, point.results[0].curve, point.bpp
+    return not point.results[0].learned, point.results[0].curve, point.bpp
 
 
 def _names(values: Sequence[object]) -> str | None:

@@ -91,6 +91,10 @@ def load_recognizer(spec: str) -> Recognizer:
     if kind == "scenes" and (argument or spec == kind):
         from taskpress.recognition.faster_rcnn import load_scenes_recognizer
 
+        if argument and not Path(argument).is_file():
+            raise RecognizerError(
+                f"'{spec}': no such file; did you mean scenes, or a file of `taskpress train-recognizer`?"
+            )
         return load_scenes_recognizer(Path(argument) if argument else None)
     raise RecognizerError(f"no recognizer is named '{spec}'; {_suggestion(kind)}")
 

@@ -65,21 +65,20 @@ def gradients_of(runs: Sequence[Path], window: int | None = None) -> Gradients:
     for config, rows in logs:
         key = config.arm, config.rate, config.objective.alpha
         groups.setdefault(key, []).append((config.seed, rows))
+    pulls = []
+    for (arm, rate, alpha), members in sorted(groups.items(), key=lambda one: (one[0][2], one[0])):
+        found = windows([row for _, rows in members for row in rows], length)
+        if found:
+            seeds = sorted({seed for seed, _ in members})
+            pulls.append(Pull(arm=arm, rate=rate, alpha=alpha, seeds=seeds, windows=found))
+    if not pulls:
+        raise DataError(f"{runs[0]}: its logs hold no gradients; they are of an earlier version")
     sizes = {_dimensions(config) for config, _ in logs}
     return Gradients(
         experiment=", ".join(dict.fromkeys(config.experiment for config, _ in logs)),
         window=length,
         dimensions=sizes.pop() if len(sizes) == 1 else None,
-        pulls=[
-            Pull(
-                arm=arm,
-                rate=rate,
-                alpha=alpha,
-                seeds=sorted({seed for seed, _ in members}),
-                windows=windows([row for _, rows in members for row in rows], length),
-            )
-            for (arm, rate, alpha), members in sorted(groups.items(), key=lambda one: (one[0][2], one[0]))
-        ],
+        pulls=pulls,
     )
 
 

@@ -1,0 +1,202 @@
+"""Pictures to files and back, in one piece or tile by tile.
+
+    picture ──► g_a ──► y ──► cut into tiles ──► each: allocator, h_a, entropy coding ──► payloads
+    payloads ──► each: entropy coding ──► ŷ of the tile ──► joined ──► g_s ──► pixels
+
+Only the latent is cut. Both transforms run over the picture as if it were in one piece (strips.py), so there
+is no seam in the pixels. A tile's latent needs no other tile to be decoded; the price is a hyper-latent and a
+context that begin anew. Its pixels depend on its neighbours' latents as they would without tiles.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from taskpress.coding import bitstream
+from taskpress.coding.allocation import Allocator, Decision
+from taskpress.coding.bitstream import Header
+from taskpress.coding.entropy_coding import EntropyCoder
+from taskpress.coding.errors import BitstreamError, ConfigError
+from taskpress.coding.grid import MAX_TILE_UNITS, UNIT, Box, Grid
+from taskpress.coding.images import Picture, to_array
+from taskpress.coding.level_map import read_levels, split_section, write_levels
+from taskpress.coding.models import HyperpriorModel
+from taskpress.coding.parallel import in_parallel
+from taskpress.coding.strips import CELL, analyze, needed, synthesize
+from taskpress.coding.transforms import Transforms
+
+TILE = 1024
+"""Pixels a side, where tiles are made without being asked for."""
+UNTILED_PIXELS = 2**22
+"""The largest picture that is not cut without being asked for."""
+
+
+@dataclass(frozen=True)
+class PictureCoder:
+    """Codes by the weights as they were when it was made; to be used only while they are the same."""
+
+    fingerprint: str
+    model: HyperpriorModel
+    allocator: Allocator | None
+    coder: EntropyCoder
+    transforms: Transforms
+
+    def encode(self, picture: Picture, tile: int | None) -> bytes:
+        """The bitstream; `tile` is a side in pixels, 0 for one piece, None for what suits the size.
+
+        ConfigError for a side that tiles cannot have.
+        """
+        grid = cut(picture.box, tile)
+        with torch.inference_mode():
+            y = analyze(self.transforms.analysis, picture, self.model.N, self._device)
+
+        def payload(number: int) -> bytes:
+            box = grid.box(number).outward(UNIT)
+            with torch.inference_mode():
+                part, decision = self._allocated(y[(..., *box.slices(CELL))], picture, box)
+                z = self.model.h_a(part)
+            data = self.coder.encode(self.coder.quantize(part[0], z[0]))
+            if decision is None:
+                return data
+            return write_levels(decision.levels[0].cpu().numpy(), self._levels) + data
+
+        payloads = in_parallel(payload, range(len(grid)))
+        if len(grid) == 1:
+            return bitstream.pack(self.fingerprint, picture.width, picture.height, payloads[0])
+        return bitstream.pack_tiles(self.fingerprint, grid, payloads)
+
+    def level_map(self, picture: Picture, tile: int | None) -> np.ndarray:
+        """int64 [h, w], as `encode` chooses the levels. The codec has an allocator."""
+        assert self.allocator is not None
+        grid = cut(picture.box, tile)
+        padded = picture.box.outward(UNIT)
+        levels = np.empty((padded.height // CELL, padded.width // CELL), dtype=np.int64)
+        for number in range(len(grid)):
+            box = grid.box(number).outward(UNIT)
+            with torch.inference_mode():
+                decision = self.allocator(picture.window(box).to(self._device))
+            levels[box.slices(CELL)] = decision.levels[0].cpu().numpy()
+        return levels
+
+    def decode_to_array(self, data: bytes, region: tuple[int, int, int, int] | None) -> np.ndarray:
+        """uint8 [H, W, 3] of the picture, or of a region (left, top, right, bottom) of it."""
+        header, payloads = self._opened(data)
+        box = region_of(header, region)
+        array = np.empty((box.height, box.width, 3), dtype=np.uint8)
+        for piece, pixels in self._pixels(header, payloads, box):
+            array[piece.moved(-box.left, -box.top).slices()] = to_array(pixels)
+        return array
+
+    def decode_to_tensor(self, data: bytes, region: tuple[int, int, int, int] | None) -> Tensor:
+        """float32 [3, H, W] in [0, 1], on the model's device."""
+        header, payloads = self._opened(data)
+        box = region_of(header, region)
+        tensor = torch.empty(3, box.height, box.width, device=self._device)
+        for piece, pixels in self._pixels(header, payloads, box):
+            tensor[(..., *piece.moved(-box.left, -box.top).slices())] = pixels.clamp(0, 1)
+        return tensor
+
+    def _opened(self, data: bytes) -> tuple[Header, bytes]:
+        header, payloads = bitstream.unpack(data)
+        if header.fingerprint != self.fingerprint:
+            raise BitstreamError(
+                f"the bitstream was written by codec {header.fingerprint}, this one is {self.fingerprint}"
+            )
+        return header, payloads
+
+    @torch.no_grad()
+    def _pixels(self, header: Header, payloads: bytes, region: Box) -> Iterator[tuple[Box, Tensor]]:
+        """What `synthesize` yields, of a region."""
+        picture = Box(0, 0, header.width, header.height)
+        seen = needed(self.transforms.synthesis, region, picture)
+        latent = self._latent(header, payloads, seen)
+        yield from synthesize(self.transforms.synthesis, latent, seen, region, picture, self.model.N)
+
+    def _latent(self, header: Header, payloads: bytes, seen: Box) -> Tensor:
+        """The decoded latent, float32 [1, M, h, w], of the pixels `seen`."""
+        grid = cut(Box(0, 0, header.width, header.height), header.side)
+        sections: dict[int, bytes] = {}
+        coded: dict[int, bytes] = {}
+        # Every payload has to be long enough for its tile before anything of the picture's size is allocated.
+        for number in grid.touched(seen):
+            payload = bitstream.tile_payload(header, payloads, number) if header.side else payloads
+            if self.allocator is not None:
+                sections[number], payload = split_section(payload)
+            box = grid.box(number).outward(UNIT)
+            self.coder.check_length(len(payload), box.height // CELL, box.width // CELL)
+            coded[number] = payload
+        latent = torch.empty(1, self.model.M, seen.height // CELL, seen.width // CELL, device=self._device)
+
+        def fill(number: int) -> None:
+            box = grid.box(number).outward(UNIT)
+            try:
+                tile = self._tile(coded[number], sections.get(number), box)
+            except BitstreamError as error:
+                if not header.side:
+                    raise
+                raise BitstreamError(f"{grid.name(number)}: {error}") from error
+            shared = box.within(seen)
+            source, target = (shared.moved(-b.left, -b.top).slices(CELL) for b in (box, seen))
+            latent[(..., *target)] = tile[(..., *source)]
+
+        in_parallel(fill, list(coded))
+        return latent
+
+    @torch.inference_mode()
+    def _tile(self, payload: bytes, section: bytes | None, box: Box) -> Tensor:
+        """The decoded latent [1, M, h, w] of a tile that fills a box."""
+        rows, columns = box.height // CELL, box.width // CELL
+        latent = self.coder.decode(payload, rows, columns)[None].to(self._device)
+        if self.allocator is None or section is None:
+            return latent
+        levels = torch.from_numpy(read_levels(section, rows, columns, self._levels))
+        return latent / self.allocator.gains(levels[None].to(self._device))
+
+    def _allocated(self, y: Tensor, picture: Picture, box: Box) -> tuple[Tensor, Decision | None]:
+        """A tile's latent as it is quantized, and what the allocator decided of it."""
+        if self.allocator is None:
+            return y, None
+        decision = self.allocator(picture.window(box).to(self._device))
+        return self.allocator.attend(y) * decision.gain, decision
+
+    @property
+    def _levels(self) -> int:
+        assert self.allocator is not None
+        return self.allocator.settings.levels
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.entropy_bottleneck.quantiles.device
+
+
+def cut(picture: Box, tile: int | None) -> Grid:
+    """The tiles of a picture: of this side, of `TILE` for large pictures where it is None, or one (0).
+
+    ConfigError for a side that tiles cannot have.
+    """
+    if tile is None:
+        tile = TILE if picture.width * picture.height > UNTILED_PIXELS else 0
+    if tile < 0 or tile % UNIT or tile > UNIT * MAX_TILE_UNITS:
+        raise ConfigError(
+            f"tiles of side {tile}: a multiple of {UNIT} from {UNIT} to {UNIT * MAX_TILE_UNITS}, "
+            "or 0 for a picture in one piece"
+        )
+    whole = max(picture.outward(UNIT))
+    return Grid(picture.width, picture.height, tile or whole)
+
+
+def region_of(header: Header, region: tuple[int, int, int, int] | None) -> Box:
+    """The region, or the whole picture for None. ConfigError for what is empty or not within the picture."""
+    picture = Box(0, 0, header.width, header.height)
+    if region is None:
+        return picture
+    box = Box(*region)
+    if box.width < 1 or box.height < 1 or box.within(picture) != box:
+        raise ConfigError(
+            f"region {','.join(map(str, region))}: left, top, right and bottom with left < right and top < "
+            f"bottom have to lie within the picture's {header.width}×{header.height} pixels"
+        )
+    return box
