@@ -62,7 +62,7 @@ TileSide = Annotated[
         "--tile",
         metavar="SIDE",
         help="Code in tiles of so many pixels a side, a multiple of 64, each decodable without the others; "
-        "0: in one piece. By default large pictures are coded in tiles of 1024.",
+        "0: in one piece. By default pictures larger than 3840x2160 are, in tiles of 1024 to 1536.",
     ),
 ]
 CurveName = Annotated[str | None, typer.Option("--curve", help="Name of the curve the results belong to.")]

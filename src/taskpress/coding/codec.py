@@ -170,8 +170,8 @@ class Codec(nn.Module):
         [3, H, W] in [0, 1]; at most 65535 pixels a side and 2^28 in all. ImageError for anything else.
 
         `tile`: the picture is coded in tiles of so many pixels a side, a multiple of 64, each decodable
-        without the others; 0 for one piece. By default pictures of more than 2^22 pixels are, in tiles of
-        1024. ConfigError for a side that tiles cannot have.
+        without the others; 0 for one piece. By default pictures of more than 2^23 pixels are, in tiles of
+        1024 to 1536. ConfigError for a side that tiles cannot have.
         """
         return self._freeze().encode(open_picture(image), tile)
 

@@ -28,10 +28,10 @@ from taskpress.coding.parallel import in_parallel
 from taskpress.coding.strips import CELL, analyze, needed, synthesize
 from taskpress.coding.transforms import Transforms
 
-TILE = 1024
-"""Pixels a side, where tiles are made without being asked for."""
-UNTILED_PIXELS = 2**22
-"""The largest picture that is not cut without being asked for."""
+UNTILED_PIXELS = 2**23
+"""The largest picture that is not cut unasked: 3840×2160 and less."""
+SIDES = range(1024, 1600, 64)
+"""Of tiles that nobody asked for. Larger ones cost fewer bits, and more memory."""
 
 
 @dataclass(frozen=True)
@@ -173,12 +173,13 @@ class PictureCoder:
 
 
 def cut(picture: Box, tile: int | None) -> Grid:
-    """The tiles of a picture: of this side, of `TILE` for large pictures where it is None, or one (0).
+    """The tiles of a picture: of this side, of what suits the picture where it is None, or one (0).
 
     ConfigError for a side that tiles cannot have.
     """
     if tile is None:
-        tile = TILE if picture.width * picture.height > UNTILED_PIXELS else 0
+        large = picture.width * picture.height > UNTILED_PIXELS
+        tile = min(SIDES, key=lambda side: borders(picture, side)) if large else 0
     if tile < 0 or tile % UNIT or tile > UNIT * MAX_TILE_UNITS:
         raise ConfigError(
             f"tiles of side {tile}: a multiple of {UNIT} from {UNIT} to {UNIT * MAX_TILE_UNITS}, "
@@ -186,6 +187,12 @@ def cut(picture: Box, tile: int | None) -> Grid:
         )
     whole = max(picture.outward(UNIT))
     return Grid(picture.width, picture.height, tile or whole)
+
+
+def borders(picture: Box, side: int) -> int:
+    """Pixels along the borders between tiles of this side, where bits are lost."""
+    grid = Grid(picture.width, picture.height, side)
+    return (grid.columns - 1) * picture.height + (grid.rows - 1) * picture.width
 
 
 def region_of(header: Header, region: tuple[int, int, int, int] | None) -> Box:
