@@ -33,12 +33,9 @@ def test_golden_files_decode(name: str) -> None:
         assert MAKER.latent_digest(codec, MAKER.file_of(name, kind).read_bytes()) == digest
     expected = np.asarray(Image.open(GOLDEN / f"{name}.png")).astype(int)
     assert expected.std() > 5
-    pixels, tiled = (
-        codec.decode(MAKER.file_of(name, kind).read_bytes(), "numpy")[:: MAKER.THIN, :: MAKER.THIN].astype(
-            int
-        )
-        for kind in ("picture", "tiles")
-    )
+    files = [MAKER.file_of(name, kind).read_bytes() for kind in ("picture", "tiles")]
+    whole = (codec.decode(file, "numpy").astype(int) for file in files)
+    pixels, tiled = (found[:: MAKER.THIN, :: MAKER.THIN] for found in whole)
     assert pixels.shape == tiled.shape == expected.shape
     # The synthesis runs in float32, whose sums may differ.
     assert np.abs(pixels - expected).max() <= 1
