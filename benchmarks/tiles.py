@@ -190,7 +190,7 @@ def bits(given: argparse.Namespace) -> list[Report]:
         array = mosaic(given.images, width, height) if given.images else noise(width, height)
         whole = codec.encode(array, 0)
         untiled = codec.decode(whole, "numpy").astype(int)
-        for side in (2048, 1024, 512, 256, 128, 64):
+        for side in (2048, 1536, 1024, 512, 256, 128, 64):
             data = codec.encode(array, side)
             decoded = codec.decode(data, "numpy").astype(int)
             # Within 16 pixels of a border between tiles.
