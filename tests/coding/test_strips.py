@@ -14,7 +14,7 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.grid import Box
 from taskpress.coding.images import Picture, open_picture, to_tensor
 from taskpress.coding.streams import build_stream, in_strips
-from taskpress.coding.transforms import Transform
+from taskpress.coding.transforms import Transform, build_transforms
 
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
 
@@ -95,6 +95,16 @@ def test_bands_and_strips_give_the_whole(lively, picture, narrow: None, architec
                 torch.testing.assert_close(pixels, whole[(..., *box.slices())], **ROUNDING)
                 covered[box.slices()] += 1
             assert covered[region.slices()].all() and covered.sum() == region.width * region.height
+
+
+def test_strips_in_bfloat16_are_off_by_its_rounding(lively, picture, narrow: None) -> None:
+    model = lively("cheng2020-attention").model
+    near, exact = (build_transforms(model, name, torch.device("cpu")) for name in ("bfloat16", "float32"))
+    array = open_picture(picture(192, 400))
+    with torch.inference_mode():
+        y, expected = (strips.analyze(one.analysis, array, 16, torch.device("cpu")) for one in (near, exact))
+    assert y.dtype == torch.float32
+    assert 2**-12 < (y - expected).norm() / expected.norm() < 2**-5
 
 
 @settings(max_examples=50, deadline=None)

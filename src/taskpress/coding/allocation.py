@@ -20,8 +20,6 @@ from taskpress.coding.errors import CodecError
 from taskpress.coding.gain import GainTable
 from taskpress.coding.level_map import level_bits
 
-CELL = 16
-
 
 @dataclass(frozen=True)
 class AllocatorSettings:

@@ -26,12 +26,12 @@ from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import at_least_float32
 from taskpress.coding.errors import CodecError, ImageError
 from taskpress.coding.fingerprint import fingerprint
+from taskpress.coding.grid import UNIT
 from taskpress.coding.images import open_picture
 from taskpress.coding.models import HyperpriorModel, Output
 from taskpress.coding.picture_coding import PictureCoder
 from taskpress.coding.transforms import build_transforms, check_precision
 
-MULTIPLE = 64
 # left, top, right, bottom in pixels
 Region = tuple[int, int, int, int]
 
@@ -57,7 +57,7 @@ class Estimate(NamedTuple):
 def pad(x: Tensor) -> Tensor:
     """[B, 3, H, W] → multiples of 64, the last row and column repeated below and to the right."""
     height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % MULTIPLE, 0, -height % MULTIPLE), mode="replicate")
+    return F.pad(x, (0, -width % UNIT, 0, -height % UNIT), mode="replicate")
 
 
 class Codec(nn.Module):

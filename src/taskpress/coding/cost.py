@@ -4,7 +4,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from taskpress.coding.allocation import CELL, Allocator
+from taskpress.coding.allocation import Allocator
+from taskpress.coding.grid import CELL
 from taskpress.coding.models import HyperpriorModel
 
 if TYPE_CHECKING:

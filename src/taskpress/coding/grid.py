@@ -7,7 +7,10 @@ multiple of 64, so every tile is padded and coded as a picture of its size would
 from dataclasses import dataclass
 from typing import NamedTuple
 
+CELL = 16
+"""Pixels a side of a latent position."""
 UNIT = 64
+"""Pictures and tiles are padded to multiples of it: a position of the hyper-latent."""
 MAX_TILE_UNITS = 1024
 
 

@@ -20,12 +20,12 @@ from taskpress.coding.allocation import Allocator, Decision
 from taskpress.coding.bitstream import Header
 from taskpress.coding.entropy_coding import EntropyCoder
 from taskpress.coding.errors import BitstreamError, ConfigError
-from taskpress.coding.grid import MAX_TILE_UNITS, UNIT, Box, Grid
+from taskpress.coding.grid import CELL, MAX_TILE_UNITS, UNIT, Box, Grid
 from taskpress.coding.images import Picture, to_array
 from taskpress.coding.level_map import read_levels, split_section, write_levels
 from taskpress.coding.models import HyperpriorModel
 from taskpress.coding.parallel import in_parallel
-from taskpress.coding.strips import CELL, analyze, needed, synthesize
+from taskpress.coding.strips import analyze, needed, synthesize
 from taskpress.coding.transforms import Transforms
 
 UNTILED_PIXELS = 2**23

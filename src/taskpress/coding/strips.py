@@ -12,13 +12,11 @@ from math import ceil
 import torch
 from torch import Tensor
 
-from taskpress.coding.grid import UNIT, Box
+from taskpress.coding.grid import CELL, UNIT, Box
 from taskpress.coding.images import Picture
 from taskpress.coding.streams import build_stream
 from taskpress.coding.transforms import Transform
 
-CELL = 16
-"""Pixels a side of a latent position."""
 BAND = 4096
 STRIP_VALUES = 2**24
 """Pixels of a strip times N: 16 MB a tensor in the widest layers, which work at half the size. Of more than
