@@ -1,6 +1,7 @@
 """A damaged bitstream is refused by name; no input makes the decoder crash or answer with another picture."""
 
 import copy
+from collections.abc import Callable, Iterable
 
 import google_crc32c
 import numpy as np
@@ -60,17 +61,22 @@ def tiled() -> bytes:
     return bitstream.pack_tiles(FINGERPRINT, Grid(130, 70, 64), [bytes([n] * 4 * n) for n in range(6)])
 
 
-def test_every_bit_and_cut_of_a_tiled_file_is_noticed() -> None:
-    data = tiled()
-    assert bitstream.read_header(data).side == 64
+def notices_every_flip_and_cut(read: Callable[[bytes], object], data: bytes, bits: Iterable[int]) -> None:
+    """Flips these bits of every byte, one at a time, and cuts the file before every byte."""
     for at in range(len(data)):
-        for bit in range(8):
+        for bit in bits:
             mutated = bytearray(data)
             mutated[at] ^= 1 << bit
             with pytest.raises(BitstreamError):
-                bitstream.read_header(bytes(mutated))
+                read(bytes(mutated))
         with pytest.raises(BitstreamError):
-            bitstream.read_header(data[:at])
+            read(data[:at])
+
+
+def test_every_bit_and_cut_of_a_tiled_file_is_noticed() -> None:
+    data = tiled()
+    assert bitstream.read_header(data).side == 64
+    notices_every_flip_and_cut(bitstream.read_header, data, range(8))
     with pytest.raises(BitstreamError, match="1 trailing"):
         bitstream.read_header(data + b"x")
 
@@ -141,15 +147,7 @@ def test_messages_say_what_is_wrong() -> None:
 
 def test_every_flipped_bit_and_every_cut_is_noticed(lively, picture) -> None:
     codec = lively("mean-scale-hyperprior")
-    data = codec.encode(picture(40, 56))
-    for at in range(len(data)):
-        for bit in (0, 3, 7):
-            mutated = bytearray(data)
-            mutated[at] ^= 1 << bit
-            with pytest.raises(BitstreamError):
-                codec.decode(bytes(mutated))
-        with pytest.raises(BitstreamError):
-            codec.decode(data[:at])
+    notices_every_flip_and_cut(codec.decode, codec.encode(picture(40, 56)), (0, 3, 7))
 
 
 def test_another_codec_is_refused(lively, picture) -> None:

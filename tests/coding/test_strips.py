@@ -87,6 +87,7 @@ def test_bands_and_strips_give_the_whole(lively, picture, narrow: None, architec
         torch.testing.assert_close(y, codec.model.g_a(padded), **ROUNDING)
         whole = codec.model.g_s(y)[0]
         g_s, picture_box = Transform(codec.model.g_s), Box(0, 0, 500, 210)
+        assert strips.needed(g_s, picture_box, picture_box) == Box(0, 0, 512, 256), "the padding's too"
         for region in (picture_box, Box(3, 5, 499, 210), Box(200, 100, 201, 101), Box(450, 0, 500, 77)):
             seen = strips.needed(g_s, region, picture_box)
             latent = y[(..., *seen.slices(16))]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from taskpress.coding.errors import RecognizerError
+from taskpress.detections import Detections
 from taskpress.recognition.detector_settings import DetectorSettings, parse_settings
 from taskpress.recognition.frozen_detector import FrozenDetector
 from taskpress.recognition.named import load_recognizer
@@ -83,7 +84,20 @@ def test_settings_follow_the_weights() -> None:
 def test_settings_that_make_no_sense_are_refused(settings: str, message: str) -> None:
     with pytest.raises(RecognizerError, match=message):
         name, parsed = parse_settings(f"fasterrcnn-r50-fpn?{settings}")
-        FrozenDetector(name, [], parsed.threshold or 0.5, parsed.crop_scale)
+        Blind(name, [], parsed.threshold or 0.5, parsed.crop_scale)
+
+
+class Blind(FrozenDetector):
+    """Its settings are checked before there is a network."""
+
+    def _detect(self, images):
+        return [Detections.empty() for _ in images]
+
+    def _losses(self, images, targets):
+        return {}
+
+    def _levels(self, images):
+        return []
 
 
 def test_naming_imports_nothing_heavy() -> None:

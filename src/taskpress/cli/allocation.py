@@ -19,6 +19,7 @@ from taskpress.cli.measuring import (
     checked_device,
     open_dataset,
     open_recognizer,
+    write_with_figure,
 )
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
@@ -171,14 +172,7 @@ def _over_a_set(
         for source, name, codec in zip(names, names_by_seed(names, codecs), codecs, strict=True)
     ]
     collected = collect(shares, reference, judge.name)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(output, shares_figure(collected))
-    collected.write(output.with_suffix(".json"))
-    if as_json:
-        typer.echo(collected.content(), nl=False)
-        return
-    _print_shares(collected)
-    typer.echo(output)
+    write_with_figure(collected, shares_figure(collected), output, as_json, lambda: _print_shares(collected))
 
 
 def _print_shares(collected: Shares) -> None:

@@ -27,6 +27,7 @@ from taskpress.cli.measuring import (
     measure,
     open_dataset,
     open_recognizer,
+    told_apart,
 )
 
 if TYPE_CHECKING:
@@ -84,11 +85,9 @@ def names_by_seed(sources: Sequence[str], codecs: Sequence[Codec]) -> list[str]:
     """What codecs are called in results: by their files; those of one name by their seeds too."""
     from taskpress.evaluation.rate_accuracy import trained_as
 
-    names = [codec_name(source) for source in sources]
-    return [
-        f"{name}-s{training.seed}" if names.count(name) > 1 and (training := trained_as(codec)) else name
-        for name, codec in zip(names, codecs, strict=True)
-    ]
+    trainings = [trained_as(codec) for codec in codecs]
+    seeds = [None if training is None else training.seed for training in trainings]
+    return told_apart([codec_name(source) for source in sources], seeds)
 
 
 def default_curve(card: dict[str, object], name: str) -> str:

@@ -21,6 +21,7 @@ from taskpress.cli.measuring import (
     figure,
     open_dataset,
     result_paths,
+    told_apart,
 )
 from taskpress.coding.errors import ConfigError
 
@@ -62,7 +63,9 @@ def evaluate_branch(
 
     device = checked_device(device)
     restored = [restore(folder, device) for folder in trainings]
-    paths = result_paths(output, _names(restored))
+    configs = [one.config for one in restored]
+    names = told_apart([config.name for config in configs], [config.seed for config in configs])
+    paths = result_paths(output, names)
     heads = [_detection_branch(one) for one in restored]
     results = []
     for one, head, path in zip(restored, heads, paths, strict=True):
@@ -104,15 +107,6 @@ def evaluate_branch(
         typer.echo(json.dumps([r.model_dump(mode="json", by_alias=True) for r in results], indent=1))
     else:
         _print_table(results)
-
-
-def _names(restored: Sequence[Restored]) -> list[str]:
-    """What the trainings are called; those of one name and several seeds by their seeds too."""
-    names = [one.config.name for one in restored]
-    return [
-        f"{name}-s{one.config.seed}" if names.count(name) > 1 else name
-        for name, one in zip(names, restored, strict=True)
-    ]
 
 
 def _detection_branch(one: Restored) -> DetectionBranch:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpress.cli.measuring import AsJson
+from taskpress.cli.measuring import AsJson, write_with_figure
 from taskpress.coding.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -38,21 +38,13 @@ def gradients(
 
     Example: taskpress gradients runs/scenes-seed1 runs/scenes-seed2 -o gradients.png
     """
-    from taskpress.coding.files import atomic_write
     from taskpress.evaluation.gradients import gradients_figure
     from taskpress.training.logs import gradients_of
 
     if output.suffix.lower() != ".png":
         raise ConfigError(f"{output}: the figure is a PNG; give a name that ends in .png")
     found = gradients_of(runs, window)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write(output, gradients_figure(found))
-    found.write(output.with_suffix(".json"))
-    if as_json:
-        typer.echo(found.content(), nl=False)
-        return
-    _print_table(found)
-    typer.echo(output)
+    write_with_figure(found, gradients_figure(found), output, as_json, lambda: _print_table(found))
 
 
 def _print_table(found: Gradients) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from taskpress.datasets.dataset import Dataset
     from taskpress.evaluation.rate_accuracy import Coder
     from taskpress.evaluation.result import Result
+    from taskpress.evaluation.stored import StoredFile
     from taskpress.recognition.protocol import Recognizer
 
 SCENES = 64
@@ -174,6 +175,30 @@ def open_recognizer(spec: str, device: str) -> Recognizer:
     if isinstance(recognizer, nn.Module):
         recognizer.to(device)
     return recognizer
+
+
+def told_apart(names: Sequence[str], seeds: Sequence[int | None]) -> list[str]:
+    """The names, with `-sSEED` where several are equal and the seed is known."""
+    return [
+        f"{name}-s{seed}" if names.count(name) > 1 and seed is not None else name
+        for name, seed in zip(names, seeds, strict=True)
+    ]
+
+
+def write_with_figure(
+    found: StoredFile, figure: bytes, output: Path, as_json: bool, print_table: Callable[[], None]
+) -> None:
+    """The figure as `output`, what it shows as JSON beside it; then says both on standard output."""
+    from taskpress.coding.files import atomic_write
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(output, figure)
+    found.write(output.with_suffix(".json"))
+    if as_json:
+        typer.echo(found.content(), nl=False)
+    else:
+        print_table()
+        typer.echo(output)
 
 
 def result_paths(output: Path, names: Sequence[str]) -> list[Path]:

@@ -45,8 +45,12 @@ def analyze(g_a: Transform, picture: Picture, channels: int, device: torch.devic
 
 
 def needed(g_s: Transform, region: Box, picture: Box) -> Box:
-    """The pixels, to multiples of 16, on whose latents those of a region of a picture depend."""
-    return region.grown(_margin(g_s, 1) * CELL).outward(CELL).within(picture.outward(UNIT))
+    """The pixels, to multiples of 64, on whose latents those of a region of a picture depend.
+
+    Of the whole picture that is all of its latent, the padding's too, as training sees it: fewer rows would
+    round otherwise.
+    """
+    return region.grown(_margin(g_s, 1) * CELL).outward(UNIT).within(picture.outward(UNIT))
 
 
 def synthesize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 
@@ -19,7 +20,7 @@ SMALLEST_TARGET = 1.0
 """Targets narrower or lower than this many pixels are left out of the loss: their scale has no logarithm."""
 
 
-class FrozenDetector(nn.Module):
+class FrozenDetector(nn.Module, ABC):
     """A `Recognizer` but for the network: subclasses give `_detect`, `_losses` and `_levels`.
 
     name:       how it is named on the command line
@@ -103,15 +104,17 @@ class FrozenDetector(nn.Module):
         with full_precision(few[0]):
             return self._levels(few)
 
+    @abstractmethod
     def _detect(self, images: list[Tensor]) -> list[Detections]:
         """Detections in pictures of one size, boxes in their pixels."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _losses(self, images: list[Tensor], targets: list[Detections]) -> dict[str, Tensor]:
-        raise NotImplementedError
+        """What `loss` gives, of targets that are large enough."""
 
+    @abstractmethod
     def _levels(self, images: list[Tensor]) -> list[Tensor]:
-        raise NotImplementedError
+        """What `features` gives."""
 
 
 def full_precision(like: Tensor) -> torch.autocast:
