@@ -20,7 +20,7 @@ from taskpress.datasets.scenes import CATEGORIES, Scenes
 from taskpress.detections import Category, Detections
 from taskpress.evaluation.detection_metric import coco_metrics
 from taskpress.recognition.faster_rcnn import FasterRCNN, load_scenes_recognizer
-from taskpress.recognition.protocol import Recognizer
+from taskpress.recognition.protocol import Recognizer, SoftRecognizer
 from taskpress.recognition.slim_rcnn import slim_rcnn
 from taskpress.recognition.torchvision_models import from_torchvision
 
@@ -155,6 +155,35 @@ def test_features_are_the_pyramid_and_pass_gradients(recognizer: FasterRCNN, bat
     assert [tuple(level.shape) for level in levels] == [(2, 64, 16, 16), (2, 64, 8, 8), (2, 64, 4, 4)]
     sum(level.square().mean() for level in levels).backward()  # type: ignore[union-attr]
     assert batch.grad is not None and batch.grad.abs().sum() > 0
+
+
+def test_divergence_is_held_on_the_references_proposals(recognizer: FasterRCNN, batch: Tensor) -> None:
+    assert isinstance(recognizer, SoftRecognizer)
+    same = recognizer.divergence(batch, batch)
+    assert set(same) == {"objectness", "rpn_box", "classes", "box"}
+    assert all(float(value) == pytest.approx(0, abs=1e-4) for value in same.values())
+    other = batch.flip(3).requires_grad_()
+    terms = recognizer.divergence(other, batch)
+    sum(terms.values()).backward()  # type: ignore[union-attr]
+    assert other.grad is not None and other.grad.isfinite().all()
+    assert all((other.grad[index] != 0).any() for index in range(2))
+    assert all(parameter.grad is None for parameter in recognizer.parameters())
+
+    # The oracle: torchvision's own proposals and head, and torch's divergence of categorical distributions.
+    seen: list[tuple[Tensor, ...]] = []
+    hook = recognizer.model.roi_heads.box_predictor.register_forward_hook(
+        lambda module, inputs, output: seen.append(output)
+    )
+    recognizer.divergence(other.detach(), batch)
+    recognizer.predict(batch)
+    hook.remove()
+    (wanted, _), (found, _), (forward, _) = seen
+    torch.testing.assert_close(wanted, forward, atol=1e-4, rtol=1e-4)
+    divergence = torch.distributions.kl_divergence(
+        torch.distributions.Categorical(logits=wanted), torch.distributions.Categorical(logits=found)
+    )
+    objects = (1 - wanted.softmax(1)[:, 0]).sum().clamp(min=1)
+    torch.testing.assert_close(terms["classes"].detach(), divergence.sum() / objects, rtol=1e-3, atol=1e-4)
 
 
 def test_fingerprint_follows_weights_and_thresholds() -> None:

@@ -19,7 +19,7 @@ from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.onnx_detector import OnnxDetector
-from taskpress.recognition.protocol import Recognizer, Task
+from taskpress.recognition.protocol import Recognizer, SoftRecognizer, Task
 
 TinyYolox = Callable[..., Path]
 
@@ -168,6 +168,22 @@ def test_batch_loss_is_the_pictures_losses_weighted_by_positives(tiny_yolox: Tin
     together = detector.loss(images, empty)["objectness"]
     alone = sum(detector.loss(one[None], empty[:1])["objectness"] for one in images)
     torch.testing.assert_close(together, alone)
+
+
+def test_divergence_grows_from_nothing_with_the_damage(tiny_yolox: TinyYolox) -> None:
+    detector = OnnxDetector(tiny_yolox())
+    assert isinstance(detector, SoftRecognizer)
+    plain = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
+    noise = torch.randn(plain.shape, generator=torch.Generator().manual_seed(5))
+    totals = []
+    for strength in (0.0, 0.02, 0.2):
+        images = (plain + strength * noise).requires_grad_()
+        total = torch.stack(list(detector.divergence(images, plain).values())).sum()
+        total.backward()
+        assert images.grad is not None and images.grad.isfinite().all()
+        totals.append(float(total.detach()))
+    assert totals[0] == pytest.approx(0, abs=1e-4)
+    assert totals[0] < totals[1] < totals[2]
 
 
 def test_half_precision_around_it_changes_nothing(tiny_yolox: TinyYolox) -> None:

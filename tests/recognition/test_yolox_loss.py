@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.distributions import Bernoulli
 from torchvision.ops import box_iou
 
 from taskpress.detections import Detections
@@ -13,6 +14,7 @@ from taskpress.recognition.yolox_loss import (
     decode,
     iou_loss,
     pairwise_iou,
+    yolox_divergence,
     yolox_loss,
 )
 
@@ -162,3 +164,48 @@ def test_boxes_beyond_all_bounds_give_no_infinities() -> None:
     assert total.isfinite()
     assert level.grad is not None
     assert level.grad.isfinite().all()
+
+
+def some_cells(seed: int) -> Cells:
+    chance = torch.Generator().manual_seed(seed)
+    corners = torch.rand(16, 2, generator=chance) * 20
+    boxes = torch.cat([corners, corners + 5 + torch.rand(16, 2, generator=chance) * 20], 1)
+    scores = torch.rand(16, 3, generator=chance) * 0.9 + 0.05
+    return grid_cells(boxes)._replace(objectness=scores[None, :, 0], classes=scores[None, :, 1:])
+
+
+def test_divergence_of_equal_outputs_is_nothing_and_flat() -> None:
+    cells = some_cells(0)
+    leaves = [tensor.clone().requires_grad_() for tensor in (cells.boxes, cells.objectness, cells.classes)]
+    terms = yolox_divergence(cells._replace(boxes=leaves[0], objectness=leaves[1], classes=leaves[2]), cells)
+    sum(terms.values()).backward()  # type: ignore[union-attr]
+    for value in terms.values():
+        assert float(value.detach()) == pytest.approx(0, abs=1e-5)
+    assert all(leaf.grad is not None and leaf.grad.abs().max() < 1e-4 for leaf in leaves[1:])
+
+
+def test_divergence_is_kullback_leibler_and_overlap() -> None:
+    found, wanted = some_cells(1), some_cells(2)
+    terms = yolox_divergence(found, wanted)
+    weight = (wanted.objectness[0] * wanted.classes[0].amax(1)).numpy()
+    count = max(1.0, weight.sum())
+
+    def divergence(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+        return torch.distributions.kl_divergence(Bernoulli(probs=wanted), Bernoulli(probs=found))
+
+    overlap = box_iou(found.boxes[0], wanted.boxes[0]).diagonal().numpy()
+    assert float(terms["box"]) == pytest.approx(5 * (weight * (1 - overlap**2)).sum() / count, rel=1e-4)
+    objectness = divergence(found.objectness, wanted.objectness).sum() / count
+    assert float(terms["objectness"]) == pytest.approx(float(objectness), rel=1e-4)
+    classes = (divergence(found.classes[0], wanted.classes[0]).sum(1).numpy() * weight).sum() / count
+    assert float(terms["classes"]) == pytest.approx(classes, rel=1e-4)
+
+
+def test_boxes_where_nothing_was_seen_do_not_count() -> None:
+    wanted = some_cells(3)
+    wanted.objectness[0, :8] = 0.0
+    found = wanted._replace(boxes=wanted.boxes.clone())
+    found.boxes[0, :8] += 7
+    assert float(yolox_divergence(found, wanted)["box"]) == pytest.approx(0, abs=1e-5)
+    found.boxes[0, 8:] += 7
+    assert yolox_divergence(found, wanted)["box"] > 0.1

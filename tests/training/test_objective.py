@@ -10,6 +10,7 @@ from torch import Tensor
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.coding.codec import Codec, Estimate
+from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
 from taskpress.recognition.protocol import Task
 from taskpress.training.config import ObjectiveConfig
@@ -34,6 +35,13 @@ class Known:
 
     def features(self, images: Sequence[Tensor]) -> list[Tensor]:
         return [torch.stack(list(images))]
+
+
+class KnownSoft(Known):
+    """With outputs that are the picture."""
+
+    def divergence(self, images: Sequence[Tensor], reference: Sequence[Tensor]) -> dict[str, Tensor]:
+        return {"apart": (torch.stack(list(images)) - torch.stack(list(reference))).abs().mean()}
 
 
 class Constant(AuxiliaryBranch):
@@ -159,3 +167,14 @@ def test_relative_squared_error_at_its_fixed_points() -> None:
     scaled = [100 * f for f in features]
     assert relative_squared_error(halves, features).item() == pytest.approx(0.25)
     assert relative_squared_error([50 * f for f in features], scaled).item() == pytest.approx(0.25)
+
+
+def test_soft_outputs_are_held_against_the_uncompressed_picture(batch: Batch, estimate: Estimate) -> None:
+    terms = Objective(ObjectiveConfig(task="soft"), 2.0, KnownSoft())(batch, estimate, None)
+    assert float(terms["task/apart"]) == pytest.approx(0.25)
+    assert float(terms["loss"]) == pytest.approx(2 * 0.25 + 0.4)
+
+
+def test_soft_outputs_are_refused_where_the_recognizer_has_none() -> None:
+    with pytest.raises(RecognizerError, match=r"known.*objective\.task=outputs"):
+        Objective(ObjectiveConfig(task="soft"), 1.0, Known())

@@ -16,7 +16,7 @@ from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.letterbox import Placement, fitted_size, letterbox, to_detector_pixels
 from taskpress.recognition.protocol import Task, freeze
 from taskpress.recognition.yolox_graph import STRIDES, read_network
-from taskpress.recognition.yolox_loss import decode, yolox_loss
+from taskpress.recognition.yolox_loss import Cells, decode, yolox_divergence, yolox_loss
 
 SCORE_THRESHOLD = 0.01
 NMS_IOU = 0.65
@@ -93,9 +93,18 @@ class OnnxDetector(nn.Module):
         """
         canvas, placement = self._batch(images)
         with _full_precision(canvas):
-            cells = decode(self.network(to_detector_pixels(canvas)), STRIDES)
             moved = [target.to(canvas.device).scaled(*placement) for target in targets]
-            return yolox_loss(cells, moved)
+            return yolox_loss(self._cells(canvas), moved)
+
+    def divergence(
+        self, images: Sequence[Tensor] | Tensor, reference: Sequence[Tensor] | Tensor
+    ) -> dict[str, Tensor]:
+        """How far its outputs are from those on `reference` (see `yolox_divergence`); both as in `loss`."""
+        canvas, _ = self._batch(images)
+        with _full_precision(canvas):
+            with torch.no_grad():
+                wanted = self._cells(self._batch(reference)[0])
+            return yolox_divergence(self._cells(canvas), wanted)
 
     def features(self, images: Sequence[Tensor] | Tensor) -> list[Tensor]:
         """Activations of the head's stems: [B, C, h / s, w / s] for s = 8, 16, 32 of the canvas h×w.
@@ -121,6 +130,9 @@ class OnnxDetector(nn.Module):
             canvas = (self.size, self.size)
         return letterbox(batch, size, canvas)
 
+    def _cells(self, canvas: Tensor) -> Cells:
+        return decode(self.network(to_detector_pixels(canvas)), STRIDES)
+
     def _predict_few(self, images: Sequence[Tensor]) -> list[Detections]:
         placed = [
             letterbox(
@@ -132,7 +144,7 @@ class OnnxDetector(nn.Module):
         ]
         canvas = torch.stack([one for one, _ in placed])
         with _full_precision(canvas):
-            cells = decode(self.network(to_detector_pixels(canvas)), STRIDES)
+            cells = self._cells(canvas)
         found = []
         for index, (image, (_, placement)) in enumerate(zip(images, placed, strict=True)):
             scores = cells.objectness[index, :, None] * cells.classes[index]

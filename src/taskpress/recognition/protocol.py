@@ -50,6 +50,18 @@ class Recognizer(Protocol):
         ...
 
 
+@runtime_checkable
+class SoftRecognizer(Recognizer, Protocol):
+    """A recognizer whose outputs on two batches can be held against each other number by number."""
+
+    def divergence(self, images: Sequence[Tensor], reference: Sequence[Tensor]) -> dict[str, Tensor]:
+        """L_task on soft outputs: named scalar terms, 0 for equal images, differentiable in `images`.
+
+        `reference` are the uncompressed images; both as in `loss`.
+        """
+        ...
+
+
 def freeze(model: nn.Module) -> nn.Module:
     """Makes every parameter deaf to gradients and puts the model into inference mode; returns it."""
     model.eval()

@@ -1,4 +1,5 @@
-"""YOLOX's own training loss with hard targets: SimOTA assignment, IoU on boxes, cross entropy on scores.
+"""YOLOX's losses: its own, with hard targets (SimOTA assignment, IoU on boxes, cross entropy on scores), and
+one between its outputs on two images, cell by cell.
 
 Ge et al., "YOLOX: Exceeding YOLO Series in 2021", arXiv:2107.08430. Assignment: a cell is a candidate for an
 object where its centre is within 1.5 cells of the object's; of these, the k cheapest are the object's, k
@@ -166,6 +167,31 @@ def yolox_loss(cells: Cells, targets: Sequence[Detections]) -> dict[str, Tensor]
         "objectness": _cross_entropy(cells.objectness, wanted_objectness) / count,
         "classes": sum(class_terms, nothing) / count,
     }
+
+
+def yolox_divergence(cells: Cells, reference: Cells) -> dict[str, Tensor]:
+    """How far the outputs on one batch are from those on another, such as the uncompressed images.
+
+    Returns scalars `box`, `objectness`, `classes`, all 0 where `cells` equals `reference`: 1 - IoU² of boxes
+    and Kullback-Leibler divergences of scores, summed over cells. Boxes and classes count by the reference's
+    score (objectness times its best class), so that the many cells that see nothing do not add up; every sum
+    is divided by the sum of those (at least 1), about the number of cells that see an object. No gradient
+    reaches `reference`.
+    """
+    reference = Cells(*(tensor.detach() for tensor in reference))
+    weight = reference.objectness * reference.classes.amax(dim=2)
+    count = weight.sum().clamp(min=1)
+    distances = iou_loss(cells.boxes.flatten(0, 1), reference.boxes.flatten(0, 1))
+    return {
+        "box": BOX_WEIGHT * (weight.flatten() * distances).sum() / count,
+        "objectness": _divergence(cells.objectness, reference.objectness).sum() / count,
+        "classes": (weight[..., None] * _divergence(cells.classes, reference.classes)).sum() / count,
+    }
+
+
+def _divergence(probability: Tensor, target: Tensor) -> Tensor:
+    cross_entropy = F.binary_cross_entropy(probability, target, reduction="none")
+    return cross_entropy - F.binary_cross_entropy(target, target, reduction="none")
 
 
 def _cross_entropy(probability: Tensor, target: Tensor) -> Tensor:

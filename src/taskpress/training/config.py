@@ -71,9 +71,10 @@ class DataConfig(Section):
 class ObjectiveConfig(Section):
     """The terms of eq. (1), L = λ (L_task + α L_aux) + R; λ comes from the experiment's `rates`."""
 
-    task: Literal["none", "outputs", "features", "both"] = Field(
+    task: Literal["none", "outputs", "soft", "features", "both"] = Field(
         "outputs",
-        description="L_task on the recognizer's outputs through pseudo-labels, on its features, or both",
+        description="L_task on the recognizer's outputs: through pseudo-labels or, soft, number by number; "
+        "on its features; or on outputs through pseudo-labels and features both",
     )
     feature_weight: float = Field(1.0, ge=0, description="share of the feature term in L_task")
     alpha: float = Field(0.0, ge=0, description="α: weight of the auxiliary loss; 0 builds no branch")

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.coding.codec import Estimate
-from taskpress.recognition.protocol import Recognizer
+from taskpress.coding.errors import RecognizerError
+from taskpress.recognition.protocol import Recognizer, SoftRecognizer
 from taskpress.targets import Target
 from taskpress.training.allocation import roi_weighted_mse
 from taskpress.training.config import ObjectiveConfig
@@ -48,6 +49,12 @@ class Objective:
     ) -> None:
         self.config, self.rate, self.alpha = config, rate, config.alpha
         self.recognizers = [] if recognizer is None else [Weighted(recognizer, weight), *further]
+        for one, _ in self.recognizers:
+            if config.task == "soft" and not isinstance(one, SoftRecognizer):
+                raise RecognizerError(
+                    f"{one.name}: its outputs cannot be held against each other number by number; give "
+                    "objective.task=outputs or features instead of soft"
+                )
 
     def progress(self, done: float) -> None:
         """Tells how much of the training is done, 0…1: a cosine schedule lowers α from its value to 0."""
@@ -134,6 +141,9 @@ class Objective:
         terms: dict[str, Tensor] = {}
         if self.config.task in ("outputs", "both"):
             terms.update(recognizer.loss(list(decoded), labels))
+        if self.config.task == "soft":
+            assert isinstance(recognizer, SoftRecognizer)
+            terms.update(recognizer.divergence(list(decoded), list(images)))
         if self.config.task in ("features", "both"):
             with torch.no_grad():
                 wanted = recognizer.features(list(images))
