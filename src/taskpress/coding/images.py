@@ -1,9 +1,9 @@
 """Pictures in and out: files, uint8 arrays [H, W, 3] in RGB, and float tensors [3, H, W] in [0, 1]."""
 
-import io
 import re
 import struct
 import warnings
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ from taskpress.coding.grid import Box
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 CONVERTED_MODES = ("RGB", "L", "1", "P", "PA", "RGBA", "LA", "RGBX", "RGBa", "La")
 PPM_HEADER = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d{1,5})")
+HEAD = 2**16
+"""Bytes at the beginning of a file that tell its depth; a file is never held as a whole beside its pixels."""
 ROWS = 256
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -31,29 +33,32 @@ def read_image(path: str | Path) -> np.ndarray:
     where the file is missing, empty, truncated, no picture, 16 bit, CMYK or animated.
     """
     path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
-    if not data:
-        raise ImageError(f"{path}: is empty (0 bytes)")
-    if _is_deep(data):
-        raise ImageError(f"{path}: 16-bit pictures are not coded; convert it to 8 bits first")
-    try:
-        return from_pil(Image.open(io.BytesIO(data)), str(path))
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: is not a picture that Pillow knows") from error
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"{path}: has too many pixels; split it first") from error
-    except (OSError, SyntaxError, ValueError, RuntimeError, struct.error, IndexError) as error:
-        raise ImageError(f"{path}: is damaged or truncated ({error})") from error
+    with ExitStack() as opened:
+        try:
+            file = opened.enter_context(path.open("rb"))
+            head = file.read(HEAD)
+        except OSError as error:
+            raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+        if not head:
+            raise ImageError(f"{path}: is empty (0 bytes)")
+        if _is_deep(head):
+            raise ImageError(f"{path}: 16-bit pictures are not coded; convert it to 8 bits first")
+        file.seek(0)
+        try:
+            return from_pil(Image.open(file), str(path))
+        except UnidentifiedImageError as error:
+            raise ImageError(f"{path}: is not a picture that Pillow knows") from error
+        except Image.DecompressionBombError as error:
+            raise ImageError(f"{path}: has too many pixels; split it first") from error
+        except (OSError, SyntaxError, ValueError, RuntimeError, struct.error, IndexError) as error:
+            raise ImageError(f"{path}: is damaged or truncated ({error})") from error
 
 
-def _is_deep(data: bytes) -> bool:
-    """Whether a PNG or PPM has more than 8 bits a channel, which Pillow reduces without a word."""
-    if data.startswith(PNG_SIGNATURE):
-        return len(data) > 24 and data[24] == 16
-    header = PPM_HEADER.match(data)
+def _is_deep(head: bytes) -> bool:
+    """Whether a PNG or PPM of this beginning has more than 8 bits a channel; Pillow reduces them silently."""
+    if head.startswith(PNG_SIGNATURE):
+        return len(head) > 24 and head[24] == 16
+    header = PPM_HEADER.match(head)
     return header is not None and int(header[1]) > 255
 
 
