@@ -221,8 +221,9 @@ class Codec(nn.Module):
         In training mode quantization is additive uniform noise, and everything is differentiable;
         `straight_through`: the picture and `latent` come of rounding, only the rate of noise. In
         evaluation mode the latent is exactly what `decode` would find, the rate what `encode` would spend
-        (within 1 % and the few bytes of the header); gradients end at the rounding, and `x_hat` is in float32
-        whatever the precision. With a generator (on the CPU), an allocator draws from it what it would else
+        (within 1 % and the few bytes of the header); gradients end at the rounding. Where gradients are
+        enabled, `x_hat` is in float32 whatever the precision; else it is what `decode` would give, up to the
+        rounding of float32. With a generator (on the CPU), an allocator draws from it what it would else
         decide by the likeliest.
         """
         if batch.dim() != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
@@ -258,7 +259,8 @@ class Codec(nn.Module):
 
     def _rounded(self, y: Tensor, gain: Tensor | None) -> Output:
         """The model's output with the latents that are really coded; see `HyperpriorModel.code`."""
-        model, coder = self.model, self._freeze().coder
+        model, frozen = self.model, self._freeze()
+        coder, g_s = frozen.coder, frozen.transforms.synthesis
         with torch.no_grad():
             coded = [coder.quantize(*pair) for pair in zip(y, model.h_a(y), strict=True)]
         y_hat = torch.stack([latents.y_hat for latents in coded]).to(y.device)
@@ -267,7 +269,7 @@ class Codec(nn.Module):
         scales, means = model.scales_and_means(model.h_s(z_hat), y_hat)
         decoded = y_hat if gain is None else y_hat / gain
         return {
-            "x_hat": model.g_s(decoded),
+            "x_hat": model.g_s(decoded) if torch.is_grad_enabled() else g_s(decoded),
             "likelihoods": {
                 "y": model.gaussian_conditional.likelihood(y_hat, scales, means),
                 "z": model.entropy_bottleneck.likelihood(z_hat),

@@ -1,8 +1,9 @@
-"""How analysis g_a and synthesis g_s run when files are coded: as they are, or as copies in bfloat16.
+"""How analysis g_a and synthesis g_s run when files are coded: in float32, or as copies in bfloat16.
 
-Where the processor multiplies bfloat16 itself, the copies take about half the time. Nothing that decides a
-probability is touched: what g_a gives is quantized and written, so a file decodes to one latent in either
-precision, and only the rounding within g_s moves its pixels. docs/performance.md has the figures.
+Both run channels last, which spares oneDNN a reordering before and after every convolution. Where the
+processor multiplies bfloat16 itself, the copies take about half the time. Nothing that decides a probability
+is touched: what g_a gives is quantized and written, so a file decodes to one latent in either precision, and
+only the rounding within g_s moves its pixels. docs/performance.md has the figures.
 """
 
 import copy
@@ -23,11 +24,13 @@ PRECISIONS = ("float32", "bfloat16", "auto")
 
 @dataclass(frozen=True)
 class Transform:
-    """g_a or g_s: takes and gives float32, whatever it computes in."""
+    """g_a or g_s: takes and gives float32, whatever it computes in.
+
+    Without gradients only: in torch 2.14.1 the backward pass of channels last corrupts memory on the CPU.
+    """
 
     layers: nn.Sequential
     dtype: torch.dtype = torch.float32
-    memory_format: torch.memory_format = torch.contiguous_format
 
     def __call__(self, x: Tensor) -> Tensor:
         """Of all at once."""
@@ -38,7 +41,7 @@ class Transform:
         return map(self._given, in_strips(self.layers, map(self._taken, strips)))
 
     def _taken(self, x: Tensor) -> Tensor:
-        return x.to(dtype=self.dtype, memory_format=self.memory_format)
+        return x.to(dtype=self.dtype, memory_format=torch.channels_last)
 
     def _given(self, x: Tensor) -> Tensor:
         # Autocast may have computed in less.
@@ -83,7 +86,6 @@ def build_transforms(model: HyperpriorModel, precision: str, device: torch.devic
 
 
 def _in_bfloat16(transform: nn.Sequential) -> Transform:
-    # Channels last spares oneDNN a reordering before and after every convolution.
     converted = copy.deepcopy(transform).bfloat16().to(memory_format=torch.channels_last)
     converted.requires_grad_(False)
-    return Transform(converted, torch.bfloat16, torch.channels_last)
+    return Transform(converted, torch.bfloat16)
