@@ -23,6 +23,7 @@ from taskpress.coding.errors import BitstreamError, ConfigError
 from taskpress.coding.grid import CELL, MAX_TILE_UNITS, UNIT, Box, Grid
 from taskpress.coding.images import Picture, to_array
 from taskpress.coding.level_map import read_levels, split_section, write_levels
+from taskpress.coding.memory import give_back
 from taskpress.coding.models import HyperpriorModel
 from taskpress.coding.parallel import in_parallel
 from taskpress.coding.strips import analyze, needed, synthesize
@@ -52,6 +53,8 @@ class PictureCoder:
         grid = cut(picture.box, tile)
         with torch.inference_mode():
             y = analyze(self.transforms.analysis, picture, self.model.N, self._device)
+        if is_large(picture.box):
+            give_back()
 
         def payload(number: int) -> bytes:
             box = grid.box(number).outward(UNIT)
@@ -113,7 +116,11 @@ class PictureCoder:
         picture = Box(0, 0, header.width, header.height)
         seen = needed(self.transforms.synthesis, region, picture)
         latent = self._latent(header, payloads, seen)
+        if is_large(seen):
+            give_back()
         yield from synthesize(self.transforms.synthesis, latent, seen, region, picture, self.model.N)
+        if is_large(seen):
+            give_back()
 
     def _latent(self, header: Header, payloads: bytes, seen: Box) -> Tensor:
         """The decoded latent, float32 [1, M, h, w], of the pixels `seen`."""
@@ -178,8 +185,7 @@ def cut(picture: Box, tile: int | None) -> Grid:
     ConfigError for a side that tiles cannot have.
     """
     if tile is None:
-        large = picture.width * picture.height > UNTILED_PIXELS
-        tile = min(SIDES, key=lambda side: borders(picture, side)) if large else 0
+        tile = min(SIDES, key=lambda side: borders(picture, side)) if is_large(picture) else 0
     if tile < 0 or tile % UNIT or tile > UNIT * MAX_TILE_UNITS:
         raise ConfigError(
             f"tiles of side {tile}: a multiple of {UNIT} from {UNIT} to {UNIT * MAX_TILE_UNITS}, "
@@ -187,6 +193,10 @@ def cut(picture: Box, tile: int | None) -> Grid:
         )
     whole = max(picture.outward(UNIT))
     return Grid(picture.width, picture.height, tile or whole)
+
+
+def is_large(box: Box) -> bool:
+    return box.width * box.height > UNTILED_PIXELS
 
 
 def borders(picture: Box, side: int) -> int:
