@@ -215,8 +215,25 @@ def test_a_start_of_another_width_is_refused_before_anything_is_written(tmp_path
 
 def test_arms_wait_for_their_start(tmp_path: Path) -> None:
     start = {"rate": 0.01, "optimizer": {"steps": 2}}
-    with pytest.raises(ConfigError, match="--only start"):
+    with pytest.raises(ConfigError, match=r"--only start$"):
         run.train_experiment(preset(start=start), tmp_path, only=["task"])
+
+
+def test_each_rate_begins_from_its_own_start(tmp_path: Path) -> None:
+    start = {"rate": [0.001, 0.01], "optimizer": {"steps": 2, "learning_rate": 1e-3}}
+    two = preset(start=start, rates=[0.1, 1.0], arms={"task": {}})
+    with pytest.raises(ConfigError, match="--only start-q2"):
+        run.train_experiment(two, tmp_path, only=["task-q2"])
+    codecs = run.train_experiment(two, tmp_path, limit_steps=2)
+    cards = {(codec := Codec.load(path)).card["name"]: (codec.card, codec.fingerprint) for path in codecs}
+    assert list(cards) == ["tiny-start-q1", "tiny-start-q2", "tiny-task-q1", "tiny-task-q2"]
+    for quality in (1, 2):
+        start_card, fingerprint = cards[f"tiny-start-q{quality}"]
+        assert start_card["config"]["rate"] == start["rate"][quality - 1]
+        assert cards[f"tiny-task-q{quality}"][0]["begins_as"] == fingerprint
+    assert cards["tiny-start-q1"][1] != cards["tiny-start-q2"][1]
+    with pytest.raises(ConfigError, match=r"2 starts for the 3 rates of task"):
+        preset(start=start, rates=[0.1, 1.0, 2.0]).runs()
 
 
 def test_epochs_are_passes_over_the_pictures() -> None:

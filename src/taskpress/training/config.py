@@ -1,7 +1,7 @@
 """What a training is told: a preset is a YAML file of these fields, each checked before anything runs.
 
-A preset describes one experiment: a shared start, and arms x rates that all begin from it, see the same
-batches in the same order and take the same number of steps.
+A preset describes one experiment: a shared start (or one for each rate), and arms x rates that begin from it,
+see the same batches in the same order and take the same number of steps.
 """
 
 from __future__ import annotations
@@ -151,7 +151,9 @@ class TrainerConfig(Section):
 class StartConfig(Section):
     """The training all arms begin from: MSE, as a codec from scratch learns little from a task loss."""
 
-    rate: float = Field(description="λ of the start")
+    rate: Annotated[float, Field(gt=0)] | Rates = Field(
+        description="λ of the start; a list: one start for each rate, at which the arms then begin"
+    )
     objective: ObjectiveConfig = ObjectiveConfig(task="none", mse=1.0)
     optimizer: OptimizerConfig
 
@@ -170,7 +172,7 @@ class RunConfig(Section):
     experiment: str
     name: str
     arm: str
-    quality: int = Field(description="0 for the start, then 1, 2, … by increasing λ")
+    quality: int = Field(description="1, 2, … by increasing λ; 0 for a start that all rates share")
     seed: int
     rate: float = Field(gt=0, description="λ")
     recognizer: str | None
@@ -184,7 +186,7 @@ class RunConfig(Section):
 
     @property
     def short_name(self) -> str:
-        """Its name within the experiment: `start`, `task-q1`, `aux-q1` (of the arm `task+aux`), …"""
+        """Its name within the experiment: `start` or `start-q1`, `task-q1`, `aux-q1` (of `task+aux`), …"""
         return self.name.removeprefix(f"{self.experiment}-")
 
     @model_validator(mode="after")
@@ -218,7 +220,7 @@ class Preset(Section):
     trainer: TrainerConfig = TrainerConfig()
 
     def runs(self) -> list[RunConfig]:
-        """Every training of the experiment, the start (if any) first."""
+        """Every training of the experiment, the starts (if any) first."""
 
         def run(short_name: str, **own: Any) -> RunConfig:
             return RunConfig(
@@ -236,10 +238,16 @@ class Preset(Section):
 
         runs = []
         if (start := self.start) is not None:
-            own = {"rate": start.rate, "objective": start.objective, "optimizer": start.optimizer}
-            runs.append(run("start", arm="start", quality=0, **own))
+            own = {"arm": "start", "objective": start.objective, "optimizer": start.optimizer}
+            if isinstance(start.rate, list):
+                for quality, rate in enumerate(start.rate, start=1):
+                    runs.append(run(f"start-q{quality}", quality=quality, rate=rate, **own))
+            else:
+                runs.append(run("start", quality=0, rate=start.rate, **own))
         for arm, changes in self.arms.items():
             objective, rates = self._arm(arm, changes)
+            if start is not None and isinstance(start.rate, list) and len(start.rate) != len(rates):
+                raise ConfigError(f"start.rate: {len(start.rate)} starts for the {len(rates)} rates of {arm}")
             for quality, rate in enumerate(rates, start=1):
                 own = {"rate": rate, "objective": objective, "optimizer": self.optimizer}
                 short_name = f"{self._short(arm)}-q{quality}"
@@ -248,6 +256,11 @@ class Preset(Section):
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigError(f"two trainings would be called {twice!r}; rename an arm")
         return runs
+
+    def start_of(self, run: RunConfig) -> RunConfig | None:
+        """The training that `run` begins from; None for a start, and where the preset has none."""
+        starts = [one for one in self.runs() if one.arm == "start" and run.arm != "start"]
+        return next((one for one in starts if one.quality in (0, run.quality)), None)
 
     def _short(self, arm: str) -> str:
         """`aux` for the arm `task+aux`; `task-mse` for `task+mse` where there is an arm `mse` too."""

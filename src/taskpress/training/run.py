@@ -40,7 +40,7 @@ def codec_path(folder: Path, config: RunConfig) -> Path:
 def train_experiment(
     preset: Preset, folder: Path, only: Sequence[str] = (), limit_steps: int | None = None, command: str = ""
 ) -> list[Path]:
-    """Trains the start, then every arm at every rate from it; finished trainings are not repeated.
+    """Trains the starts, then every arm at every rate from its own; finished trainings are not repeated.
 
     folder:      holds preset.yaml, one folder per training, and codecs/
     only:        trainings to run now, by `start`, arm (`task+aux`) or name (`aux-q2`); none: all. Several
@@ -49,13 +49,14 @@ def train_experiment(
     Returns the codecs' files. Raises ConfigError when a training in the folder began with other settings or
     from another codec, and what opening recognizer, pictures and initial codec raises, before it writes.
     """
-    runs = preset.runs()
-    start = runs[0] if preset.start is not None else None
     codecs = []
-    for config in _choose(runs, only):
-        initial = codec_path(folder, start) if start is not None and config is not start else None
-        if initial is not None and not initial.exists():
-            raise ConfigError(f"{initial}: the start is not trained yet; run it first with --only start")
+    for config in _choose(preset.runs(), only):
+        start = preset.start_of(config)
+        initial = codec_path(folder, start) if start is not None else None
+        if start is not None and initial is not None and not initial.exists():
+            raise ConfigError(
+                f"{initial}: the start is not trained yet; run it first with --only {start.short_name}"
+            )
         codecs.append(_train(config, folder, preset, initial, limit_steps, command))
     return codecs
 
