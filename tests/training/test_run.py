@@ -232,6 +232,8 @@ def test_each_rate_begins_from_its_own_start(tmp_path: Path) -> None:
         assert start_card["config"]["rate"] == start["rate"][quality - 1]
         assert cards[f"tiny-task-q{quality}"][0]["begins_as"] == fingerprint
     assert cards["tiny-start-q1"][1] != cards["tiny-start-q2"][1]
+    again = preset(seed=7, start={**start, "seed": 3}, rates=[0.1, 1.0])
+    assert [(one.short_name, one.seed) for one in again.runs()[1:3]] == [("start-q2", 3), ("task-q1", 7)]
     with pytest.raises(ConfigError, match=r"2 starts for the 3 rates of task"):
         preset(start=start, rates=[0.1, 1.0, 2.0]).runs()
 

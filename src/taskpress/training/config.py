@@ -154,6 +154,9 @@ class StartConfig(Section):
     rate: Annotated[float, Field(gt=0)] | Rates = Field(
         description="λ of the start; a list: one start for each rate, at which the arms then begin"
     )
+    seed: int | None = Field(
+        None, ge=0, lt=2**32, description="for arms repeated from one start; none: the preset's seed"
+    )
     objective: ObjectiveConfig = ObjectiveConfig(task="none", mse=1.0)
     optimizer: OptimizerConfig
 
@@ -226,7 +229,6 @@ class Preset(Section):
             return RunConfig(
                 experiment=self.name,
                 name=f"{self.name}-{short_name}",
-                seed=self.seed,
                 recognizer=self.recognizer,
                 recognizer_weight=self.recognizer_weight,
                 further=self.further,
@@ -238,7 +240,8 @@ class Preset(Section):
 
         runs = []
         if (start := self.start) is not None:
-            own = {"arm": "start", "objective": start.objective, "optimizer": start.optimizer}
+            seed = self.seed if start.seed is None else start.seed
+            own = {"arm": "start", "seed": seed, "objective": start.objective, "optimizer": start.optimizer}
             if isinstance(start.rate, list):
                 for quality, rate in enumerate(start.rate, start=1):
                     runs.append(run(f"start-q{quality}", quality=quality, rate=rate, **own))
@@ -249,9 +252,8 @@ class Preset(Section):
             if start is not None and isinstance(start.rate, list) and len(start.rate) != len(rates):
                 raise ConfigError(f"start.rate: {len(start.rate)} starts for the {len(rates)} rates of {arm}")
             for quality, rate in enumerate(rates, start=1):
-                own = {"rate": rate, "objective": objective, "optimizer": self.optimizer}
-                short_name = f"{self._short(arm)}-q{quality}"
-                runs.append(run(short_name, arm=arm, quality=quality, **own))
+                own = {"arm": arm, "seed": self.seed, "objective": objective, "optimizer": self.optimizer}
+                runs.append(run(f"{self._short(arm)}-q{quality}", quality=quality, rate=rate, **own))
         names = [run.short_name for run in runs]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigError(f"two trainings would be called {twice!r}; rename an arm")
