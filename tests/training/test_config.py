@@ -30,7 +30,7 @@ def test_shipped_presets_hold_a_pair_of_arms_that_differ_in_alpha_alone(name: st
     aux = [run for run in runs if run.arm == "task+aux"]
     assert len(without) == len(aux) > 0
     for a, b in zip(without, aux, strict=True):
-        alpha = 1.0 if name == "scenes" else 0.1
+        alpha = 0.1 if name == "quick" else 1.0
         assert (a.objective.alpha, b.objective.alpha) == (0.0, alpha)
         named = {"name", "arm", "objective"}
         assert a.model_dump(exclude=named) == b.model_dump(exclude=named)
