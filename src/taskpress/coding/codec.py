@@ -23,7 +23,7 @@ from taskpress.coding.checkpoints import (
 )
 from taskpress.coding.cost import Cost, allocator_cost, model_cost
 from taskpress.coding.entropy_coding import CODING, EntropyCoder
-from taskpress.coding.entropy_models import at_least_float32
+from taskpress.coding.entropy_models import add_noise, at_least_float32
 from taskpress.coding.errors import CodecError, ImageError
 from taskpress.coding.fingerprint import fingerprint
 from taskpress.coding.grid import UNIT
@@ -246,6 +246,13 @@ class Codec(nn.Module):
             rate_map = rate_map + decision.bits[:, None, None] / rate_map[0].numel()
         rate = rate_map.sum((1, 2)) / (height * width)
         return Estimate(out["x_hat"][..., :height, :width], out["y_hat"], rate, rate_map, decision)
+
+    @torch.no_grad()
+    def noisy_latent(self, batch: Tensor) -> Tensor:
+        """What `estimate(batch).latent` is in training mode, [B, M, h, w], without a gradient."""
+        y, decision = self._analyze(pad(batch), self._freeze().transforms.analysis)
+        noisy = add_noise(y)
+        return noisy if decision is None else noisy / decision.gain
 
     def _analyze(
         self, x: Tensor, g_a: Callable[[Tensor], Tensor], explore: torch.Generator | None = None

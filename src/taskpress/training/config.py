@@ -68,6 +68,17 @@ class DataConfig(Section):
     workers: int = Field(0, ge=0, description="processes that read pictures; 0 reads in the training process")
 
 
+class BranchFirstConfig(Section):
+    """What the auxiliary branch learns alone, on latents of the codec as the training begins.
+
+    A fresh branch finds next to nothing in Ẑ, so its gradient cannot tell the encoder what objects need. No
+    arm sees other batches for it: the steps of the training are counted from its end.
+    """
+
+    steps: int = Field(ge=1)
+    batch: int = Field(8, ge=1)
+
+
 class ObjectiveConfig(Section):
     """The terms of eq. (1), L = λ (L_task + α L_aux) + R; λ comes from the experiment's `rates`."""
 
@@ -83,6 +94,9 @@ class ObjectiveConfig(Section):
     )
     auxiliary: BranchName = Field("detection", description="branch; it must fit the recognizer's task")
     auxiliary_width: int = Field(64, ge=8)
+    auxiliary_first: BranchFirstConfig | None = Field(
+        None, description="the branch learns alone before the codec does; none: from the first step with it"
+    )
     quantization: Literal["noise", "straight-through"] = Field(
         "noise",
         description="the latent that synthesis and branch see in training: with noise, or rounded with the "

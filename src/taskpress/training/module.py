@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import lightning
@@ -17,6 +16,7 @@ from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig
 from taskpress.training.data import Batch
 from taskpress.training.objective import Objective, Weighted
+from taskpress.training.schedule import learning_rate_factor
 
 PROGRESS_BAR = frozenset({"rate", "task", "aux", "mse"})
 
@@ -46,6 +46,14 @@ class CodecTraining(lightning.LightningModule):
             config.recognizer_weight,
             [Weighted(*pair) for pair in zip(rest, weights, strict=True)],
         )
+
+    @property
+    def placed_branches(self) -> list[tuple[int, AuxiliaryBranch]]:
+        """Every branch, with the place of its recognizer: 0 for the first."""
+        further = iter(self.further_branches)
+        places = [place for place, there in enumerate(self._places, start=1) if there]
+        first = [] if self.branch is None else [(0, self.branch)]
+        return first + [(place, next(further)) for place in places]  # type: ignore[misc]
 
     def on_fit_start(self) -> None:
         for recognizer, _ in self.objective.recognizers:
@@ -93,15 +101,7 @@ class CodecTraining(lightning.LightningModule):
                 rate = settings.auxiliary_learning_rate or settings.learning_rate
                 groups.append({"params": list(fresh.parameters()), "lr": rate})
         optimizer = torch.optim.Adam(groups)
-
-        def factor(step: int) -> float:
-            if step < settings.warmup:
-                return (step + 1) / settings.warmup
-            if settings.schedule == "constant":
-                return 1.0
-            done = (step - settings.warmup) / max(1, self.steps - settings.warmup)
-            return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-
+        factor = learning_rate_factor(settings, self.steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -74,7 +74,7 @@ class Objective:
         are sums over recognizers, weights included."""
         config = self.config
         terms = {"rate": estimate.rate.mean(), "mse": F.mse_loss(estimate.x_hat, batch.images)}
-        labels = self._labelled(batch)
+        labels = self.labelled(batch)
         distortion = terms["mse"]
         if config.roi_weight != 1:
             distortion = roi_weighted_mse(estimate.x_hat, batch.images, labels[0], config.roi_weight)
@@ -123,7 +123,7 @@ class Objective:
             norms["gradient/cosine"] = F.cosine_similarity(found["task"], found["aux"], dim=0)
         return norms
 
-    def _labelled(self, batch: Batch) -> list[Sequence[Target]]:
+    def labelled(self, batch: Batch) -> list[Sequence[Target]]:
         """Labels by recognizer. Where a crop has labels of its own, the teacher is asked now
         (`Task.labels_crops`)."""
         labels = [batch.labels, *batch.further]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,9 +10,6 @@ from typing import Any
 import lightning
 import torch
 import yaml
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
@@ -21,11 +17,13 @@ from taskpress.coding.files import atomic_write
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import give_allocator
-from taskpress.training.config import Preset, RunConfig, TrainerConfig, expand
+from taskpress.training.branch_first import teach_branches
+from taskpress.training.config import Preset, RunConfig, expand
 from taskpress.training.data import CropsModule
 from taskpress.training.module import CodecTraining
 from taskpress.training.settings import read_settings
 from taskpress.training.teacher import Teacher
+from taskpress.training.trainer import build_trainer, step_of
 from taskpress.version import __version__
 
 OWN_FIELDS = {"trainer": {"accelerator", "checkpoint_every", "log_every"}}
@@ -74,7 +72,7 @@ def _train(
     teachers = [_teacher(config, recognizer) for recognizer in recognizers] or [None]
     data = CropsModule(config.data, config.seed, teachers[0], teachers[1:])
     codec = _initial_codec(config, initial)
-    trainer = _trainer(config.trainer, config.optimizer.clip)
+    trainer = build_trainer(config.trainer, config.optimizer.clip)
     steps = training_steps(config, len(data.pictures), trainer.world_size)
     wanted = min(steps, limit_steps or steps)
     provenance = {"initial": initial.stem if initial else config.codec.init, "begins_as": codec.fingerprint}
@@ -88,8 +86,10 @@ def _train(
             return target
 
     last = own / "checkpoints" / "last.ckpt"
-    trainer = _trainer(config.trainer, config.optimizer.clip, wanted, config.name, own, _step_of(last))
+    trainer = build_trainer(config.trainer, config.optimizer.clip, wanted, config.name, own, step_of(last))
     module = CodecTraining(config, steps, codec, *recognizers)
+    if not last.exists():
+        teach_branches(module, own / "branch", folder / "branches", teachers)
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -120,61 +120,6 @@ def _teacher(config: RunConfig, recognizer: Recognizer) -> Teacher | None:
     if not config.objective.needs_labels or recognizer.task.labels_crops:
         return None
     return Teacher(recognizer)
-
-
-def _trainer(
-    settings: TrainerConfig,
-    clip: float | None,
-    steps: int = -1,
-    title: str = "",
-    folder: Path | None = None,
-    first_step: int = 0,
-) -> lightning.Trainer:
-    """Without a folder, a trainer that only tells devices and ranks; ConfigError for settings it refuses."""
-    # Lightning announces devices, sanity of loggers and tips; what a user needs is in the progress bar.
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logs: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    if folder is not None:
-        # Opening a log deletes an older one of the same name, so every attempt has its own.
-        version = f"from-step-{first_step:06d}"
-        checkpoint = ModelCheckpoint(
-            dirpath=folder / "checkpoints",
-            filename="last",
-            every_n_train_steps=settings.checkpoint_every,
-            enable_version_counter=False,
-        )
-        logs = {
-            "logger": [
-                logger(folder, name="logs", version=version) for logger in (CSVLogger, TensorBoardLogger)
-            ],
-            "callbacks": [checkpoint, _Bar(title)],
-            "log_every_n_steps": settings.log_every,
-        }
-    try:
-        return lightning.Trainer(
-            max_steps=steps,
-            max_epochs=-1,
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            precision=settings.precision,  # type: ignore[arg-type] # Lightning checks it and says what it takes
-            gradient_clip_val=clip,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            **logs,
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise ConfigError(f"trainer: {error}") from error
-
-
-class _Bar(RichProgressBar):
-    """Lightning counts epochs, of which an endless stream of batches has one; here stands what is trained."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__(leave=True)
-        self.title = title
-
-    def _get_train_description(self, current_epoch: int) -> str:
-        return self.title
 
 
 def training_steps(config: RunConfig, pictures: int, ranks: int = 1) -> int:
@@ -227,9 +172,3 @@ def _deciding(key: str, value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     return {name: setting for name, setting in value.items() if name not in OWN_FIELDS.get(key, ())}
-
-
-def _step_of(checkpoint: Path) -> int:
-    if not checkpoint.exists():
-        return 0
-    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])

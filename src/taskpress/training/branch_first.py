@@ -1,0 +1,114 @@
+"""Auxiliary branches that learn before the codec does, so that their first gradients mean something.
+
+A training of a few thousand steps ends before a fresh branch detects anything, and what it sends back to the
+encoder until then is of little use. On the latents of the codec as it begins a branch learns at a fraction
+of a training step's cost: no picture is decoded, and the recognizer judges none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from taskpress.coding.codec import Codec
+from taskpress.coding.files import atomic_write
+from taskpress.training.data import Batch, CropsModule
+from taskpress.training.module import CodecTraining
+from taskpress.training.objective import Objective
+from taskpress.training.schedule import learning_rate_factor
+from taskpress.training.teacher import Teacher
+from taskpress.training.trainer import build_trainer, step_of
+
+
+class BranchTraining(lightning.LightningModule):
+    """Trains the branches of `training` on noisy latents of its codec, which stays as it is."""
+
+    def __init__(self, training: CodecTraining) -> None:
+        super().__init__()
+        first = training.config.objective.auxiliary_first
+        assert first is not None
+        self.config, self.steps = training.config, first.steps
+        self.placed = training.placed_branches
+        self.branches = torch.nn.ModuleList(branch for _, branch in self.placed)
+        # Not children: neither trained nor in a checkpoint.
+        self._fixed: tuple[Codec, Objective] = (training.codec, training.objective)
+
+    def on_fit_start(self) -> None:
+        codec, objective = self._fixed
+        codec.to(self.device)
+        for recognizer, _ in objective.recognizers:
+            if isinstance(recognizer, torch.nn.Module):
+                recognizer.to(self.device)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        codec, objective = self._fixed
+        torch.manual_seed(self.config.seed * 1_000_003 + self.global_step * 1009 + self.global_rank)
+        latent, labels = codec.noisy_latent(batch.images), objective.labelled(batch)
+        losses = [
+            objective.recognizers[place].weight * part
+            for place, branch in self.placed
+            for part in branch.loss(branch(latent), labels[place]).values()
+        ]
+        loss = torch.stack(losses).sum()
+        self.log("aux", loss.detach(), prog_bar=True, batch_size=len(batch.images))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        settings = self.config.optimizer
+        rate = settings.auxiliary_learning_rate or settings.learning_rate
+        optimizer = torch.optim.Adam(self.branches.parameters(), rate)
+        factor = learning_rate_factor(settings, self.steps)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def teach_branches(
+    training: CodecTraining, own: Path, shared: Path, teachers: Sequence[Teacher | None]
+) -> None:
+    """Lets the branches learn alone, where the configuration says so (`objective.auxiliary_first`).
+
+    own:    folder for checkpoints and logs; resumed
+    shared: what was learned lies here, for other trainings of the experiment that begin from the same codec
+            with the same branches
+    """
+    config = training.config
+    first = config.objective.auxiliary_first
+    if first is None or not training.placed_branches:
+        return
+    module = BranchTraining(training)
+    learned = shared / f"{_identity(training)}.safetensors"
+    if not learned.exists():
+        data = CropsModule(
+            config.data.model_copy(update={"batch": first.batch}), config.seed, teachers[0], teachers[1:]
+        )
+        last = own / "checkpoints" / "last.ckpt"
+        title = f"{config.name}: branch"
+        trainer = build_trainer(config.trainer, config.optimizer.clip, first.steps, title, own, step_of(last))
+        trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        if trainer.is_global_zero:
+            learned.parent.mkdir(parents=True, exist_ok=True)
+            atomic_write(learned, save(module.branches.cpu().state_dict()))
+        trainer.strategy.barrier()
+    module.branches.load_state_dict(load_file(learned))
+
+
+def _identity(training: CodecTraining) -> str:
+    """Of everything that decides what branches learn alone."""
+    config = training.config
+    settings: dict[str, Any] = config.model_dump(
+        include={"seed", "recognizer", "recognizer_weight", "further", "data", "optimizer"}
+    )
+    for name in ("auxiliary", "auxiliary_width", "auxiliary_first"):
+        settings[name] = config.objective.model_dump()[name]
+    settings["begins_as"] = training.codec.fingerprint
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]

@@ -1,0 +1,78 @@
+"""Lightning's Trainer as every training here runs: checkpoints, logs and progress bar in its own folder."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+
+from taskpress.coding.errors import ConfigError
+from taskpress.training.config import TrainerConfig
+
+
+def build_trainer(
+    settings: TrainerConfig,
+    clip: float | None,
+    steps: int = -1,
+    title: str = "",
+    folder: Path | None = None,
+    first_step: int = 0,
+) -> lightning.Trainer:
+    """Without a folder, a trainer that only tells devices and ranks; ConfigError for settings it refuses."""
+    # Lightning announces devices, sanity of loggers and tips; what a user needs is in the progress bar.
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logs: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    if folder is not None:
+        # Opening a log deletes an older one of the same name, so every attempt has its own.
+        version = f"from-step-{first_step:06d}"
+        checkpoint = ModelCheckpoint(
+            dirpath=folder / "checkpoints",
+            filename="last",
+            every_n_train_steps=settings.checkpoint_every,
+            enable_version_counter=False,
+        )
+        logs = {
+            "logger": [
+                logger(folder, name="logs", version=version) for logger in (CSVLogger, TensorBoardLogger)
+            ],
+            "callbacks": [checkpoint, _Bar(title)],
+            "log_every_n_steps": settings.log_every,
+        }
+    try:
+        return lightning.Trainer(
+            max_steps=steps,
+            max_epochs=-1,
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            precision=settings.precision,  # type: ignore[arg-type] # Lightning checks it and says what it takes
+            gradient_clip_val=clip,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            **logs,
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"trainer: {error}") from error
+
+
+class _Bar(RichProgressBar):
+    """Lightning counts epochs, of which an endless stream of batches has one; here stands what is trained."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__(leave=True)
+        self.title = title
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return self.title
+
+
+def step_of(checkpoint: Path) -> int:
+    """Optimizer steps that a checkpoint has behind it; 0 where there is none."""
+    if not checkpoint.exists():
+        return 0
+    return int(torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"])
