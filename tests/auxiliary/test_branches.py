@@ -83,8 +83,9 @@ def test_cost_is_that_of_the_layers_counted_by_hand(kind: str, width: int) -> No
     stem = 9 * M * width
     tower = 9 * width + width * width
     heads = {"detection": [K, 4], "objectness": [1], "foreground": [1]}[kind]
-    weights = stem + len(heads) * tower + width * sum(heads)
-    norms = 2 * width * (1 + len(heads))
+    towers = 5 + len(heads)
+    weights = stem + towers * tower + width * sum(heads)
+    norms = 2 * width * (1 + towers)
     cost = branch_cost(build_auxiliary(kind, M, K, width=width), M)
     assert cost.parameters == weights + norms + sum(heads)
     assert cost.macs_per_pixel == weights / STRIDE**2

@@ -53,6 +53,12 @@ def test_names_of_trainings_and_overrides(tmp_path: Path) -> None:
     assert [run.rate for run in runs if run.arm == "mse"] == [0.1, 1.0]
 
 
+def test_the_shipped_start_is_made_by_a_preset() -> None:
+    (only,) = load_preset("mse").runs()
+    assert (only.objective.task, only.objective.mse, only.recognizer) == ("none", 1.0, None)
+    assert only.codec.init is None and only.codec.channels == 48
+
+
 @pytest.mark.parametrize(
     ("setting", "names"),
     [
@@ -65,6 +71,9 @@ def test_names_of_trainings_and_overrides(tmp_path: Path) -> None:
         ("nonsense", ["nonsense", "key=value"]),
         ("name.deeper=1", ["name.deeper"]),
         ("recognizer=null", ["recognizer"]),
+        ("rates=[1.0, 0.1]", ["rates", "[1.0, 0.1]", "increasing"]),
+        ("rates=[0.1, -1.0]", ["rates.1", "greater than 0"]),
+        ("start={optimizer: {steps: 3}}", ["start", "rate or rates"]),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(tmp_path: Path, setting: str, names: list[str]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,12 +22,12 @@ from taskpress.training.logs import gradients_of, read_log
 HEAD = "gradient/aux,gradient/cosine,gradient/task,loss,step"
 
 
-def experiment(folder: Path, seed: int = 1) -> Path:
+def experiment(folder: Path, seed: int = 1, start: dict[str, Any] | None = None) -> Path:
     """A folder as `train` leaves it, with settings and without logs."""
     preset = {
         "name": "tiny", "seed": seed, "recognizer": "scenes", "codec": {"channels": 8},
         "data": {"sources": ["scenes:8"], "patch": 64}, "optimizer": {"steps": 40}, "rates": [0.5, 2.0],
-        "start": {"rate": 0.01, "optimizer": {"steps": 5}},
+        "start": {**(start or {"rate": 0.01}), "optimizer": {"steps": 5}},
         "arms": {"task+aux": {"alpha": 0.1}, "task": {"alpha": 0.0}},
     }  # fmt: skip
     for config in Preset.model_validate(preset).runs():

@@ -220,7 +220,7 @@ def test_arms_wait_for_their_start(tmp_path: Path) -> None:
 
 
 def test_each_rate_begins_from_its_own_start(tmp_path: Path) -> None:
-    start = {"rate": [0.001, 0.01], "optimizer": {"steps": 2, "learning_rate": 1e-3}}
+    start = {"rates": [0.001, 0.01], "optimizer": {"steps": 2, "learning_rate": 1e-3}}
     two = preset(start=start, rates=[0.1, 1.0], arms={"task": {}})
     with pytest.raises(ConfigError, match="--only start-q2"):
         run.train_experiment(two, tmp_path, only=["task-q2"])
@@ -229,7 +229,7 @@ def test_each_rate_begins_from_its_own_start(tmp_path: Path) -> None:
     assert list(cards) == ["tiny-start-q1", "tiny-start-q2", "tiny-task-q1", "tiny-task-q2"]
     for quality in (1, 2):
         start_card, fingerprint = cards[f"tiny-start-q{quality}"]
-        assert start_card["config"]["rate"] == start["rate"][quality - 1]
+        assert start_card["config"]["rate"] == start["rates"][quality - 1]
         assert cards[f"tiny-task-q{quality}"][0]["begins_as"] == fingerprint
     assert cards["tiny-start-q1"][1] != cards["tiny-start-q2"][1]
     again = preset(seed=7, start={**start, "seed": 3}, rates=[0.1, 1.0])

@@ -20,6 +20,21 @@ FITTING: dict[str, tuple[Task, ...]] = {
 """Branches, and the tasks whose teachers label what they learn."""
 
 
+def check_auxiliary(kind: str, task: Task | None = None) -> None:
+    """Raises ConfigError for an unknown kind, naming the nearest, and for one that the task's teachers do not
+    label anything for."""
+    if kind not in FITTING:
+        nearest = difflib.get_close_matches(kind.lower(), FITTING, n=1, cutoff=0.4)
+        hint = f"did you mean {nearest[0]}? " if nearest else ""
+        raise ConfigError(f"no auxiliary branch is named '{kind}'; {hint}(known: {', '.join(FITTING)})")
+    if task is not None and task not in FITTING[kind]:
+        fitting = " or ".join(f"`{name}`" for name, tasks in FITTING.items() if task in tasks)
+        raise ConfigError(
+            f"objective.auxiliary: a `{kind}` branch learns nothing from a recognizer of {task}; "
+            f"choose {fitting}"
+        )
+
+
 def build_auxiliary(
     kind: str,
     latent_channels: int,
@@ -38,19 +53,9 @@ def build_auxiliary(
     width:   channels inside the branch
     task:    of the teacher, where the branch is to be trained
 
-    Raises ConfigError for an unknown kind, naming the nearest, and for one that the task's teachers do not
-    label anything for.
+    Raises ConfigError as `check_auxiliary` does.
     """
-    if kind not in FITTING:
-        nearest = difflib.get_close_matches(kind.lower(), FITTING, n=1, cutoff=0.4)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise ConfigError(f"no auxiliary branch is named '{kind}'; {hint}(known: {', '.join(FITTING)})")
-    if task is not None and task not in FITTING[kind]:
-        fitting = " or ".join(f"`{name}`" for name, tasks in FITTING.items() if task in tasks)
-        raise ConfigError(
-            f"objective.auxiliary: a `{kind}` branch learns nothing from a recognizer of {task}; "
-            f"choose {fitting}"
-        )
+    check_auxiliary(kind, task)
     match kind:
         case "objectness":
             from taskpress.auxiliary.objectness import ObjectnessBranch

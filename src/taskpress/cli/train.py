@@ -25,11 +25,12 @@ def train(
         typer.Option(help="Train only this: start, an arm (task+aux) or one of its rates (aux-q2)."),
     ] = None,
     limit_steps: Annotated[
-        int | None, typer.Option(min=1, help="Stop each training after so many steps.")
+        int | None,
+        typer.Option(min=1, help="Stop each training after so many steps."),
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
 ) -> None:
-    """Train codecs: the shared start, then every arm at every rate from it.
+    """Train codecs: the starts, then every arm at every rate from its own.
 
     Trainings that are finished are kept, interrupted ones go on from their last checkpoint. The codecs end in
     OUTPUT/codecs, logs (CSV and TensorBoard) beside each training's checkpoints.

@@ -248,11 +248,11 @@ class Codec(nn.Module):
         return Estimate(out["x_hat"][..., :height, :width], out["y_hat"], rate, rate_map, decision)
 
     @torch.no_grad()
-    def noisy_latent(self, batch: Tensor) -> Tensor:
-        """What `estimate(batch).latent` is in training mode, [B, M, h, w], without a gradient."""
+    def training_latent(self, batch: Tensor, straight_through: bool = False) -> Tensor:
+        """What `estimate(batch, …).latent` is in training mode, [B, M, h, w], without a gradient."""
         y, decision = self._analyze(pad(batch), self._freeze().transforms.analysis)
-        noisy = add_noise(y)
-        return noisy if decision is None else noisy / decision.gain
+        quantized = torch.round(y) if straight_through else add_noise(y)
+        return quantized if decision is None else quantized / decision.gain
 
     def _analyze(
         self, x: Tensor, g_a: Callable[[Tensor], Tensor], explore: torch.Generator | None = None

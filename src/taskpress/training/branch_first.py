@@ -2,7 +2,7 @@
 
 A training of a few thousand steps ends before a fresh branch detects anything, and what it sends back to the
 encoder until then is of little use. On the latents of the codec as it begins a branch learns at a fraction
-of a training step's cost: no picture is decoded, and the recognizer judges none.
+of a training step's cost: no picture is decoded, so the recognizer judges none.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import lightning
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -29,13 +30,13 @@ from taskpress.training.trainer import build_trainer, step_of
 
 
 class BranchTraining(lightning.LightningModule):
-    """Trains the branches of `training` on noisy latents of its codec, which stays as it is."""
+    """Trains the branches of `training` on latents of its codec, which stays as it is."""
 
     def __init__(self, training: CodecTraining) -> None:
         super().__init__()
         first = training.config.objective.auxiliary_first
         assert first is not None
-        self.config, self.steps = training.config, first.steps
+        self.config, self.steps, self.learning_rate = training.config, first.steps, first.learning_rate
         self.placed = training.placed_branches
         self.branches = torch.nn.ModuleList(branch for _, branch in self.placed)
         # Not children: neither trained nor in a checkpoint.
@@ -51,7 +52,8 @@ class BranchTraining(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         codec, objective = self._fixed
         torch.manual_seed(self.config.seed * 1_000_003 + self.global_step * 1009 + self.global_rank)
-        latent, labels = codec.noisy_latent(batch.images), objective.labelled(batch)
+        rounded = self.config.objective.quantization == "straight-through"
+        latent, labels = codec.training_latent(batch.images, rounded), objective.labelled(batch)
         losses = [
             objective.recognizers[place].weight * part
             for place, branch in self.placed
@@ -63,9 +65,9 @@ class BranchTraining(lightning.LightningModule):
 
     def configure_optimizers(self) -> Any:
         settings = self.config.optimizer
-        rate = settings.auxiliary_learning_rate or settings.learning_rate
-        optimizer = torch.optim.Adam(self.branches.parameters(), rate)
-        factor = learning_rate_factor(settings, self.steps)
+        optimizer = torch.optim.Adam(self.branches.parameters(), self.learning_rate)
+        warmup = min(settings.warmup, self.steps // 10)
+        factor = learning_rate_factor(settings.model_copy(update={"warmup": warmup}), self.steps)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
@@ -75,16 +77,17 @@ def teach_branches(
 ) -> None:
     """Lets the branches learn alone, where the configuration says so (`objective.auxiliary_first`).
 
-    own:    folder for checkpoints and logs; resumed
-    shared: what was learned lies here, for other trainings of the experiment that begin from the same codec
-            with the same branches
+    own:    folder for checkpoints and logs, resumed, and for what was learned
+    shared: there it lies, too, for other trainings of the experiment that begin from the same codec with the
+            same branches
     """
     config = training.config
     first = config.objective.auxiliary_first
     if first is None or not training.placed_branches:
         return
     module = BranchTraining(training)
-    learned = shared / f"{_identity(training)}.safetensors"
+    learned, published = own / "learned.safetensors", shared / f"{_identity(training)}.safetensors"
+    _adopt(published, learned)
     if not learned.exists():
         data = CropsModule(
             config.data.model_copy(update={"batch": first.batch}), config.seed, teachers[0], teachers[1:]
@@ -96,19 +99,37 @@ def teach_branches(
         if trainer.interrupted:
             raise KeyboardInterrupt
         if trainer.is_global_zero:
-            learned.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(learned, save(module.branches.cpu().state_dict()))
+            content = save(module.branches.cpu().state_dict())
+            _write(learned, content)
+            if not published.exists():
+                _write(published, content)
         trainer.strategy.barrier()
     module.branches.load_state_dict(load_file(learned))
 
 
+@rank_zero_only
+def _adopt(published: Path, learned: Path) -> None:
+    """Only rank 0 looks at what other trainings may write meanwhile: all ranks must find the same."""
+    if not learned.exists() and published.exists():
+        _write(learned, published.read_bytes())
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, content)
+
+
 def _identity(training: CodecTraining) -> str:
     """Of everything that decides what branches learn alone."""
-    config = training.config
-    settings: dict[str, Any] = config.model_dump(
-        include={"seed", "recognizer", "recognizer_weight", "further", "data", "optimizer"}
-    )
-    for name in ("auxiliary", "auxiliary_width", "auxiliary_first"):
-        settings[name] = config.objective.model_dump()[name]
-    settings["begins_as"] = training.codec.fingerprint
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
+    config, objective = training.config, training.config.objective
+    parts = [
+        training.codec.fingerprint,
+        [(one.fingerprint, weight) for one, weight in training.objective.recognizers],
+        [one.auxiliary for one in config.further],
+        config.seed,
+        config.data.model_dump(exclude={"batch", "workers"}),
+        config.optimizer.model_dump(include={"warmup", "schedule", "clip"}),
+        config.trainer.model_dump(include={"devices", "precision"}),
+        objective.model_dump(include={"auxiliary", "auxiliary_width", "auxiliary_first", "quantization"}),
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

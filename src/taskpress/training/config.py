@@ -33,7 +33,17 @@ def _file_name(name: str) -> str:
 
 
 Name = Annotated[str, AfterValidator(_file_name)]
-Rates = Annotated[list[float], Field(min_length=1)]
+START = "start"
+"""The arm of trainings that the others begin from."""
+
+
+def _increasing(rates: list[float]) -> list[float]:
+    if rates != sorted(rates):
+        raise ValueError(f"{rates} is not in increasing order")
+    return rates
+
+
+Rates = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1), AfterValidator(_increasing)]
 
 
 class Section(BaseModel):
@@ -77,6 +87,7 @@ class BranchFirstConfig(Section):
 
     steps: int = Field(ge=1)
     batch: int = Field(8, ge=1)
+    learning_rate: float = Field(3e-3, gt=0)
 
 
 class ObjectiveConfig(Section):
@@ -165,14 +176,21 @@ class TrainerConfig(Section):
 class StartConfig(Section):
     """The training all arms begin from: MSE, as a codec from scratch learns little from a task loss."""
 
-    rate: Annotated[float, Field(gt=0)] | Rates = Field(
-        description="λ of the start; a list: one start for each rate, at which the arms then begin"
+    rate: float | None = Field(None, gt=0, description="λ of one start for all")
+    rates: Rates | None = Field(
+        None, description="instead of it, the λ of one start for each rate of the arms, which begin there"
     )
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="for arms repeated from one start; none: the preset's seed"
     )
     objective: ObjectiveConfig = ObjectiveConfig(task="none", mse=1.0)
     optimizer: OptimizerConfig
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> StartConfig:
+        if (self.rate is None) == (self.rates is None):
+            raise ValueError("give either rate or rates")
+        return self
 
 
 class FurtherRecognizer(Section):
@@ -255,16 +273,19 @@ class Preset(Section):
         runs = []
         if (start := self.start) is not None:
             seed = self.seed if start.seed is None else start.seed
-            own = {"arm": "start", "seed": seed, "objective": start.objective, "optimizer": start.optimizer}
-            if isinstance(start.rate, list):
-                for quality, rate in enumerate(start.rate, start=1):
-                    runs.append(run(f"start-q{quality}", quality=quality, rate=rate, **own))
-            else:
-                runs.append(run("start", quality=0, rate=start.rate, **own))
+            own = {"arm": START, "seed": seed, "objective": start.objective, "optimizer": start.optimizer}
+            if start.rate is not None:
+                runs.append(run(START, quality=0, rate=start.rate, **own))
+            for quality, rate in enumerate(start.rates or (), start=1):
+                runs.append(run(f"{START}-q{quality}", quality=quality, rate=rate, **own))
         for arm, changes in self.arms.items():
+            if arm == START:
+                raise ConfigError(f"arms.{START}: trainings of that name are what arms begin from; rename it")
             objective, rates = self._arm(arm, changes)
-            if start is not None and isinstance(start.rate, list) and len(start.rate) != len(rates):
-                raise ConfigError(f"start.rate: {len(start.rate)} starts for the {len(rates)} rates of {arm}")
+            if start is not None and start.rates is not None and len(start.rates) != len(rates):
+                raise ConfigError(
+                    f"start.rates: {len(start.rates)} starts for the {len(rates)} rates of {arm}"
+                )
             for quality, rate in enumerate(rates, start=1):
                 own = {"arm": arm, "seed": self.seed, "objective": objective, "optimizer": self.optimizer}
                 runs.append(run(f"{self._short(arm)}-q{quality}", quality=quality, rate=rate, **own))
@@ -275,7 +296,7 @@ class Preset(Section):
 
     def start_of(self, run: RunConfig) -> RunConfig | None:
         """The training that `run` begins from; None for a start, and where the preset has none."""
-        starts = [one for one in self.runs() if one.arm == "start" and run.arm != "start"]
+        starts = [one for one in self.runs() if one.arm == START and run.arm != START]
         return next((one for one in starts if one.quality in (0, run.quality)), None)
 
     def _short(self, arm: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from taskpress.coding.errors import DataError
 from taskpress.evaluation.gradients import Gradients, Pull, windows
-from taskpress.training.config import RunConfig
+from taskpress.training.config import START, RunConfig
 from taskpress.training.settings import read_settings
 
 Row = dict[str, float]
@@ -55,7 +55,7 @@ def gradients_of(runs: Sequence[Path], window: int | None = None) -> Gradients:
     logs = [
         (config, rows)
         for config, folder in zip(settings, folders, strict=True)
-        if config.quality > 0 and (rows := read_log(folder))
+        if config.arm != START and (rows := read_log(folder))
     ]
     if not logs:
         raise DataError(f"{runs[0]}: nothing logged yet; the first row comes at step `trainer.log_every`")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import lightning
 import torch
 import yaml
 
+from taskpress.auxiliary.named import check_auxiliary
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
@@ -21,6 +23,7 @@ from taskpress.training.branch_first import teach_branches
 from taskpress.training.config import Preset, RunConfig, expand
 from taskpress.training.data import CropsModule
 from taskpress.training.module import CodecTraining
+from taskpress.training.objective import Objective, Weighted
 from taskpress.training.settings import read_settings
 from taskpress.training.teacher import Teacher
 from taskpress.training.trainer import build_trainer, step_of
@@ -43,32 +46,55 @@ def train_experiment(
     folder:      holds preset.yaml, one folder per training, and codecs/
     only:        trainings to run now, by `start`, arm (`task+aux`) or name (`aux-q2`); none: all. Several
                  processes may share a folder when each has its own part of the trainings.
-    limit_steps: stops each training after so many steps: a rehearsal, whose codecs a later call trains on
+    limit_steps: stops each training after so many steps: a rehearsal, whose codecs a later call trains on; a
+                 branch that learns first does so in full
     Returns the codecs' files. Raises ConfigError when a training in the folder began with other settings or
     from another codec, and what opening recognizer, pictures and initial codec raises, before it writes.
     """
     codecs = []
-    for config in _choose(preset.runs(), only):
+    chosen = _choose(preset.runs(), only)
+    known = {spec: load_recognizer(expand(spec)) for spec in dict.fromkeys(chain(*map(_specs, chosen)))}
+    for config in chosen:
+        _check(config, [known[spec] for spec in _specs(config)])
+    for config in chosen:
         start = preset.start_of(config)
         initial = codec_path(folder, start) if start is not None else None
         if start is not None and initial is not None and not initial.exists():
             raise ConfigError(
                 f"{initial}: the start is not trained yet; run it first with --only {start.short_name}"
             )
-        codecs.append(_train(config, folder, preset, initial, limit_steps, command))
+        recognizers = [known[spec] for spec in _specs(config)]
+        codecs.append(_train(config, folder, preset, recognizers, initial, limit_steps, command))
     return codecs
+
+
+def _specs(config: RunConfig) -> list[str]:
+    if config.recognizer is None:
+        return []
+    return [config.recognizer, *(one.recognizer for one in config.further)]
+
+
+def _check(config: RunConfig, recognizers: Sequence[Recognizer]) -> None:
+    """ConfigError or RecognizerError for losses that these recognizers cannot give."""
+    first, further = next(iter(recognizers), None), [Weighted(one, 1.0) for one in recognizers[1:]]
+    Objective(config.objective, config.rate, first, further=further)
+    if config.objective.alpha == 0:
+        return
+    kinds = [config.objective.auxiliary, *(one.auxiliary for one in config.further)]
+    for kind, recognizer in zip(kinds, recognizers, strict=False):
+        if kind is not None:
+            check_auxiliary(kind, recognizer.task)
 
 
 def _train(
     config: RunConfig,
     folder: Path,
     preset: Preset,
+    recognizers: Sequence[Recognizer],
     initial: Path | None,
     limit_steps: int | None,
     command: str,
 ) -> Path:
-    specs = [config.recognizer, *(one.recognizer for one in config.further)] if config.recognizer else []
-    recognizers = [load_recognizer(expand(spec)) for spec in specs]
     teachers = [_teacher(config, recognizer) for recognizer in recognizers] or [None]
     data = CropsModule(config.data, config.seed, teachers[0], teachers[1:])
     codec = _initial_codec(config, initial)
