@@ -30,11 +30,12 @@ def test_shipped_presets_hold_a_pair_of_arms_that_differ_in_alpha_alone(name: st
     aux = [run for run in runs if run.arm == "task+aux"]
     assert len(without) == len(aux) > 0
     for a, b in zip(without, aux, strict=True):
-        alpha = 0.1 if name == "quick" else 1.0
+        alpha = {"quick": 0.1, "scenes": 1.0, "coco-yolox": 3.0}[name]
         assert (a.objective.alpha, b.objective.alpha) == (0.0, alpha)
         named = {"name", "arm", "objective"}
         assert a.model_dump(exclude=named) == b.model_dump(exclude=named)
-        assert a.objective.model_copy(update={"alpha": alpha}) == b.objective
+        own = {"alpha": alpha, "auxiliary_first": b.objective.auxiliary_first}
+        assert a.objective.model_copy(update=own) == b.objective
 
 
 def test_names_of_trainings_and_overrides(tmp_path: Path) -> None:
