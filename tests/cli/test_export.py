@@ -52,6 +52,18 @@ def test_figures_follow_the_weights(
         assert [(f["bpp"], f["ap"]) for f in card["figures"]] == [(0.25, 12.5)]
 
 
+def test_what_is_float16_stays_float16(taskpress: Callable, codec_file: Path, tmp_path: Path) -> None:
+    sizes, fingerprints = [], []
+    source = codec_file
+    for folder, more in (("half", ["--half"]), ("again", [])):
+        assert taskpress("export", source, "-o", tmp_path / folder, *more).code == 0
+        source = tmp_path / folder / codec_file.name
+        sizes.append(source.stat().st_size)
+        fingerprints.append(Codec.load(source).fingerprint)
+    assert sizes[0] == sizes[1] < 0.7 * codec_file.stat().st_size
+    assert fingerprints[0] == fingerprints[1]
+
+
 def test_one_name_is_for_one_codec(taskpress: Callable, codec_file: Path, tmp_path: Path) -> None:
     outcome = taskpress("export", codec_file, codec_file, "-o", tmp_path / "out", "--name", "both")
     assert outcome.code == 2 and not (tmp_path / "out").exists()

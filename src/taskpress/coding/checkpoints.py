@@ -107,12 +107,20 @@ def _restore(build: Callable[[], Module], state: dict[str, Tensor], what: str, o
 
 
 def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:
-    """Writes a safetensors file, atomically. `half` stores the transforms in float16."""
+    """Writes a safetensors file, atomically.
+
+    `half` stores the transforms in float16; so are those that lose nothing by it, having come from such a
+    file.
+    """
+    weights = {key: tensor.detach().cpu().float() for key, tensor in checkpoint.state.items()}
+    # The bottleneck is small, and its tails decide what rare values cost: it stays exact.
+    transforms = [key for key in weights if not key.startswith("entropy_bottleneck.")]
+    exact = all(weights[key].equal(weights[key].half().float()) for key in transforms)
+    narrowed = set(transforms) if half or exact else set()
     tensors = {}
-    for key, tensor in checkpoint.state.items():
-        # The bottleneck is small, and its tails decide what rare values cost: it stays exact.
-        narrow = half and not key.startswith("entropy_bottleneck.")
-        tensors[key] = tensor.detach().cpu().to(torch.float16 if narrow else torch.float32).contiguous()
+    for key, tensor in weights.items():
+        narrow = key in narrowed
+        tensors[key] = tensor.to(torch.float16 if narrow else torch.float32).contiguous()
         if not torch.isfinite(tensors[key]).all():
             raise CodecError(
                 f"{path}: weight {key!r} is not finite{' in float16' if narrow else ''}; not saved"

@@ -131,8 +131,9 @@ class Codec(nn.Module):
     def save(self, path: str | Path, half: bool = False, card: dict[str, Any] | None = None) -> None:
         """Writes a safetensors file without pickle, whole or not at all; `card` replaces the codec's own.
 
-        `half` stores float16, half the size. The fingerprint is that of the values as they will be loaded, so
-        bitstreams belong to the codec that `load` gives, not to the unrounded one in memory.
+        `half` stores float16, half the size; weights that came from such a file stay so in any case. The
+        fingerprint is that of the values as they will be loaded, so bitstreams belong to the codec that
+        `load` gives, not to the unrounded one in memory.
         """
         if card is not None:
             self.card = dict(card)
