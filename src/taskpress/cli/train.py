@@ -25,8 +25,7 @@ def train(
         typer.Option(help="Train only this: start, an arm (task+aux) or one of its rates (aux-q2)."),
     ] = None,
     limit_steps: Annotated[
-        int | None,
-        typer.Option(min=1, help="Stop each training after so many steps."),
+        int | None, typer.Option(min=1, help="Stop each training after so many steps.")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
 ) -> None:

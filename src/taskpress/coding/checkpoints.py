@@ -115,11 +115,10 @@ def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:
     weights = {key: tensor.detach().cpu().float() for key, tensor in checkpoint.state.items()}
     # The bottleneck is small, and its tails decide what rare values cost: it stays exact.
     transforms = [key for key in weights if not key.startswith("entropy_bottleneck.")]
-    exact = all(weights[key].equal(weights[key].half().float()) for key in transforms)
-    narrowed = set(transforms) if half or exact else set()
+    half = half or all(weights[key].equal(weights[key].half().float()) for key in transforms)
     tensors = {}
     for key, tensor in weights.items():
-        narrow = key in narrowed
+        narrow = half and key in transforms
         tensors[key] = tensor.to(torch.float16 if narrow else torch.float32).contiguous()
         if not torch.isfinite(tensors[key]).all():
             raise CodecError(

@@ -6,15 +6,12 @@ see the same batches in the same order and take the same number of steps.
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     TypeAdapter,
     ValidationError,
@@ -22,6 +19,7 @@ from pydantic import (
 )
 
 from taskpress.coding.errors import ConfigError
+from taskpress.training.section import Section, explain
 
 BranchName = Literal["detection", "objectness", "foreground", "instance", "segmentation", "classification"]
 
@@ -44,12 +42,6 @@ def _increasing(rates: list[float]) -> list[float]:
 
 
 Rates = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1), AfterValidator(_increasing)]
-
-
-class Section(BaseModel):
-    """Fields are exactly those listed; a misspelt one is an error, and so are NaN and infinity."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class CodecConfig(Section):
@@ -212,7 +204,7 @@ class RunConfig(Section):
     rate: float = Field(gt=0, description="λ")
     recognizer: str | None
     recognizer_weight: float = 1.0
-    further: list[FurtherRecognizer] = []
+    further: list[FurtherRecognizer] = Field([])
     codec: CodecConfig
     data: DataConfig
     objective: ObjectiveConfig
@@ -324,34 +316,3 @@ def expand(text: str) -> str:
     if missing:
         raise ConfigError(f"{text}: set the environment variable {missing[1]}, or change the preset")
     return expanded
-
-
-def explain(error: ValidationError) -> str:
-    """What is wrong first, in one line: the field, and for a misspelt one the nearest that exists."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] != "extra_forbidden":
-        message = first["msg"].removeprefix("Value error, ")
-        return f"`{where}`: {message}" if where else message
-    *parents, field = first["loc"]
-    return f"unknown key `{where}`{nearest(str(field), _fields_at(parents, error.title))}"
-
-
-def _fields_at(parents: list[int | str], title: str) -> list[str]:
-    """The fields of the section that a validation error points into."""
-    model: type[BaseModel] = {c.__name__: c for c in Section.__subclasses__()}[title]
-    for parent in parents:
-        annotation = model.model_fields[str(parent)].annotation if str(parent) in model.model_fields else None
-        sections = [
-            c for c in Section.__subclasses__() if annotation is not None and c.__name__ in str(annotation)
-        ]
-        if not sections:
-            break
-        model = sections[0]
-    return list(model.model_fields)
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """The end of a message about a word that does not exist."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"

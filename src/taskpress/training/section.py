@@ -1,0 +1,44 @@
+"""A section of settings, and what is said of one that is wrong."""
+
+from __future__ import annotations
+
+import difflib
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+
+class Section(BaseModel):
+    """Fields are exactly those listed; a misspelt one is an error, and so are NaN and infinity."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong first, in one line: the field, and for a misspelt one the nearest that exists."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] != "extra_forbidden":
+        message = first["msg"].removeprefix("Value error, ")
+        return f"`{where}`: {message}" if where else message
+    *parents, field = first["loc"]
+    return f"unknown key `{where}`{nearest(str(field), _fields_at(parents, error.title))}"
+
+
+def _fields_at(parents: list[int | str], title: str) -> list[str]:
+    """The fields of the section that a validation error points into."""
+    model: type[BaseModel] = {c.__name__: c for c in Section.__subclasses__()}[title]
+    for parent in parents:
+        annotation = model.model_fields[str(parent)].annotation if str(parent) in model.model_fields else None
+        sections = [
+            c for c in Section.__subclasses__() if annotation is not None and c.__name__ in str(annotation)
+        ]
+        if not sections:
+            break
+        model = sections[0]
+    return list(model.model_fields)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """The end of a message about a word that does not exist."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
