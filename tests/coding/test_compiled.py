@@ -1,7 +1,10 @@
 """Compiled layers, and other devices: the same files and the same latents as eager ones on the CPU."""
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -89,3 +92,11 @@ def test_compiled_probabilities(
 def test_on_a_gpu(lively: Callable[..., Codec], architecture: str) -> None:
     codec = lively(architecture)
     check_same_files(codec, copy.deepcopy(codec).cuda())
+
+
+def test_on_another_device() -> None:
+    """As on a GPU, as far as that can be had without one; in a process of its own, for it changes torch."""
+    file = Path(__file__).with_name("on_another_device.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(file)]
+    outcome = subprocess.run(command, capture_output=True, text=True)
+    assert outcome.returncode == 0, outcome.stdout[-4000:] + outcome.stderr[-1000:]

@@ -157,6 +157,14 @@ def test_tiles_are_coded_in_parallel(lively, picture, three_threads: None) -> No
     assert torch.get_num_threads() == 3
 
 
+def test_tiles_decode_in_inference_mode(lively, picture) -> None:
+    codec = lively("cheng2020-anchor")
+    data = codec.encode(picture(150, 100), tile=64)
+    with torch.inference_mode():
+        found = codec.decode(data)
+    assert np.array_equal(found, codec.decode(data))
+
+
 def test_large_pictures_are_cut_unasked(lively, picture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picture_coding, "SIDES", range(64, 193, 64))
     monkeypatch.setattr(picture_coding, "UNTILED_PIXELS", 200 * 130)

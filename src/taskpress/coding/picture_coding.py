@@ -137,6 +137,8 @@ class PictureCoder:
             coded[number] = payload
         latent = torch.empty(1, self.model.M, seen.height // CELL, seen.width // CELL, device=self._device)
 
+        # The caller's mode does not reach other threads.
+        @torch.inference_mode()
         def fill(number: int) -> None:
             box = grid.box(number).outward(UNIT)
             try:
@@ -152,7 +154,6 @@ class PictureCoder:
         in_parallel(fill, list(coded))
         return latent
 
-    @torch.inference_mode()
     def _tile(self, payload: bytes, section: bytes | None, box: Box) -> Tensor:
         """The decoded latent [1, M, h, w] of a tile that fills a box."""
         rows, columns = box.height // CELL, box.width // CELL
