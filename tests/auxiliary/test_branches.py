@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 
 from taskpress.auxiliary.branch import PRIOR, AuxiliaryBranch, branch_cost
 from taskpress.auxiliary.detection import DetectionBranch
+from taskpress.auxiliary.features import FeaturesBranch
 from taskpress.auxiliary.foreground import ForegroundBranch, coverage
 from taskpress.auxiliary.named import build_auxiliary
 from taskpress.auxiliary.objectness import ObjectnessBranch
@@ -203,3 +204,18 @@ def test_trained_detection_finds_unseen_objects() -> None:
             total += 1
             hits += bool(len(same)) and bool(box_iou(box[None], same).max() > 0.5)
     assert hits / total > 0.6
+
+
+def test_a_features_branch_meets_finer_and_coarser_layers_at_the_coarser_side() -> None:
+    branch = FeaturesBranch(8, [5, 7, 6], width=16)
+    output = branch(torch.randn(2, 8, 4, 6))
+    assert [tuple(map.shape) for map in output.values()] == [(2, c, 4, 6) for c in (5, 7, 6)]
+    perfect = {name: torch.randn_like(map) for name, map in output.items()}
+    layers = [
+        perfect["0"].repeat_interleave(4, 2).repeat_interleave(4, 3),
+        perfect["1"],
+        perfect["2"].unflatten(2, (2, 2)).unflatten(4, (3, 2)).mean((3, 5)),
+    ]
+    assert branch.loss(perfect, layers)["features"].item() == pytest.approx(0, abs=1e-12)
+    nothing = {name: torch.zeros_like(map) for name, map in output.items()}
+    assert branch.loss(nothing, layers)["features"].item() == pytest.approx(1)

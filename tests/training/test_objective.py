@@ -9,13 +9,14 @@ import torch
 from torch import Tensor
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
+from taskpress.auxiliary.features import FeaturesBranch, relative_squared_error
 from taskpress.coding.codec import Codec, Estimate
 from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
 from taskpress.recognition.protocol import Task
 from taskpress.training.config import ObjectiveConfig
 from taskpress.training.data import Batch
-from taskpress.training.objective import Objective, Weighted, relative_squared_error
+from taskpress.training.objective import Objective, Weighted
 
 
 class Known:
@@ -156,6 +157,20 @@ def test_several_recognizers_count_by_their_weights(batch: Batch, estimate: Esti
     terms = objective(both, estimate, Constant(), [Constant()])
     assert terms["aux"].item() == pytest.approx(3.25 * aux)
     assert terms["loss"].item() == pytest.approx(2 * (3.25 * 0.75 + 0.5 * 3.25 * aux) + 0.4, rel=1e-5)
+
+
+def test_a_features_branch_is_held_against_the_uncompressed_pictures() -> None:
+    recognizer, branch = Known(), FeaturesBranch(12, [3], width=8)
+    objective = Objective(ObjectiveConfig(task="features", alpha=0.5), 3.0, recognizer)
+    images = torch.rand(2, 3, 64, 64)
+    # The decoded pictures and the labels have no part in it.
+    latent = torch.randn(2, 12, 4, 4)
+    estimate = Estimate(torch.rand(2, 3, 64, 64), latent, torch.ones(2), torch.ones(2, 4, 4))
+    terms = objective(Batch(images, [Detections.empty()] * 2), estimate, branch)
+    cells = images.reshape(2, 3, 4, 16, 4, 16).mean((3, 5))
+    predicted = branch(latent)["0"]
+    expected = (predicted - cells).square().sum() / cells.square().sum()
+    torch.testing.assert_close(terms["aux"], expected)
 
 
 def test_relative_squared_error_at_its_fixed_points() -> None:

@@ -92,8 +92,10 @@ def test_a_short_training_lowers_both_losses(task: Task, tmp_path: Path) -> None
     assert all(parameter.grad is None for parameter in recognizer.parameters())
 
 
-@pytest.mark.parametrize("task", RECOGNIZERS)
-def test_a_preset_trains_it(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("task", "branch"), [*((task, str(task)) for task in RECOGNIZERS), (Task.SEGMENTATION, "features")]
+)
+def test_a_preset_trains_it(task: Task, branch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
     def watched() -> FrozenModel:
@@ -114,7 +116,7 @@ def test_a_preset_trains_it(task: Task, tmp_path: Path, monkeypatch: pytest.Monk
         "recognizer": "colours",
         "codec": {"architecture": "mean-scale-hyperprior", "channels": 8, "latent_channels": 12},
         "data": {"sources": ["scenes:2"], "patch": 64},
-        "objective": {"task": "both", "auxiliary": str(task), "alpha": 0.1},
+        "objective": {"task": "both", "auxiliary": branch, "alpha": 0.1},
         "optimizer": {"steps": 3},
         "rates": [1.0],
         "arms": {"task+aux": {}},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +21,11 @@ class AuxiliaryBranch(nn.Module, ABC):
     image's top left corner is the latent's, padding lies right and below.
 
     stride: pixels per cell
+    learns: "labels" of the teacher or its "features", in the uncompressed image
     """
 
     stride: int
+    learns: ClassVar[Literal["labels", "features"]] = "labels"
 
     @abstractmethod
     def forward(self, latent: Tensor) -> dict[str, Tensor]:
@@ -31,8 +33,8 @@ class AuxiliaryBranch(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, output: dict[str, Tensor], targets: Sequence[Any]) -> dict[str, Tensor]:
-        """Named scalars whose sum is L_aux; one target of the branch's kind per image, in its
-        pixels."""
+        """Named scalars whose sum is L_aux; one target of the branch's kind per image, in its pixels, or
+        the teacher's layers, of the whole batch each."""
 
 
 class Cost(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.coding.errors import ConfigError
@@ -16,13 +17,14 @@ FITTING: dict[str, tuple[Task, ...]] = {
     "instance": (Task.INSTANCE_SEGMENTATION,),
     "segmentation": (Task.SEGMENTATION,),
     "classification": (Task.CLASSIFICATION,),
+    "features": (*_WITH_BOXES, Task.SEGMENTATION),
 }
-"""Branches, and the tasks whose teachers label what they learn."""
+"""Branches, and the tasks whose teachers say what they learn. A classifier cuts a picture before it looks."""
 
 
 def check_auxiliary(kind: str, task: Task | None = None) -> None:
-    """Raises ConfigError for an unknown kind, naming the nearest, and for one that the task's teachers do not
-    label anything for."""
+    """Raises ConfigError for an unknown kind, naming the nearest, and for one that learns nothing from the
+    task's teachers."""
     if kind not in FITTING:
         nearest = difflib.get_close_matches(kind.lower(), FITTING, n=1, cutoff=0.4)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
@@ -42,16 +44,18 @@ def build_auxiliary(
     stride: int = 16,
     width: int = 64,
     task: Task | None = None,
+    layers: Sequence[int] = (),
 ) -> AuxiliaryBranch:
     """A branch with random initial weights (from torch's seed) on a latent of `latent_channels` channels.
 
     kind:    "detection" (classes and boxes), "objectness" (is an object's middle here), "foreground" (share
              of the cell inside objects), "instance" (classes, boxes and pixels of objects), "segmentation"
-             (classes in the cell) or "classification" (of the whole picture)
+             (classes in the cell), "classification" (of the whole picture) or "features" (of its layers)
     classes: K of the recognizer; "objectness" and "foreground" do not tell them apart
     stride:  pixels per cell of the latent
     width:   channels inside the branch
     task:    of the teacher, where the branch is to be trained
+    layers:  channels of the recognizer's layers, for "features"
 
     Raises ConfigError as `check_auxiliary` does.
     """
@@ -77,6 +81,10 @@ def build_auxiliary(
             from taskpress.auxiliary.classification import ClassificationBranch
 
             return ClassificationBranch(latent_channels, classes, stride, width)
+        case "features":
+            from taskpress.auxiliary.features import FeaturesBranch
+
+            return FeaturesBranch(latent_channels, layers, stride, width)
         case _:
             from taskpress.auxiliary.detection import DetectionBranch
 

@@ -57,7 +57,9 @@ class BranchTraining(lightning.LightningModule):
         losses = [
             objective.recognizers[place].weight * part
             for place, branch in self.placed
-            for part in branch.loss(branch(latent), labels[place]).values()
+            for part in branch.loss(
+                branch(latent), objective.lesson(branch, place, batch.images, labels)
+            ).values()
         ]
         loss = torch.stack(losses).sum()
         self.log("aux", loss.detach(), prog_bar=True, batch_size=len(batch.images))

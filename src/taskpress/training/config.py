@@ -21,7 +21,9 @@ from pydantic import (
 from taskpress.coding.errors import ConfigError
 from taskpress.training.section import Section, explain
 
-BranchName = Literal["detection", "objectness", "foreground", "instance", "segmentation", "classification"]
+BranchName = Literal[
+    "detection", "objectness", "foreground", "instance", "segmentation", "classification", "features"
+]
 
 
 def _file_name(name: str) -> str:

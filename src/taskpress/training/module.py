@@ -11,6 +11,7 @@ from torch import Tensor
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.auxiliary.named import build_auxiliary
 from taskpress.coding.codec import Codec, Estimate
+from taskpress.coding.errors import ConfigError
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig
@@ -111,6 +112,7 @@ def _build_branch(
 ) -> AuxiliaryBranch | None:
     if config.objective.alpha == 0 or kind is None:
         return None
+    layers = _layers(recognizer) if kind == "features" else []
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return build_auxiliary(
@@ -119,4 +121,18 @@ def _build_branch(
             len(recognizer.categories),
             width=config.objective.auxiliary_width,
             task=recognizer.task,
+            layers=layers,
         )
+
+
+def _layers(recognizer: Recognizer) -> list[int]:
+    """Channels of the recognizer's layers, of a grey picture; ConfigError for layers that are no maps."""
+    with torch.no_grad():
+        layers = recognizer.features([torch.full((3, 64, 64), 0.5)])
+    for layer in layers:
+        if layer.dim() != 4:
+            raise ConfigError(
+                f"objective.auxiliary: the layers of {recognizer.name} are no maps [B, C, h, w] but "
+                f"{list(layer.shape)}; a `features` branch cannot learn them"
+            )
+    return [layer.shape[1] for layer in layers]

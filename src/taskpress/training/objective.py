@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
+from taskpress.auxiliary.features import relative_squared_error
 from taskpress.coding.codec import Estimate
 from taskpress.coding.errors import RecognizerError
 from taskpress.recognition.protocol import Recognizer, SoftRecognizer
@@ -88,7 +89,7 @@ class Objective:
             found = {"task": self._task_terms(recognizer, labels[place], batch.images, decoded)}
             own = branches[place] if place < len(branches) else None
             if own is not None:
-                found["aux"] = own.loss(own(estimate.latent), labels[place])
+                found["aux"] = own.loss(own(estimate.latent), self.lesson(own, place, batch.images, labels))
             number = f"{place + 1}/" if place else ""
             for kind, values in found.items():
                 if values:
@@ -135,6 +136,16 @@ class Objective:
                     labels[place] = recognizer.pseudo_labels(list(batch.images))
         return labels
 
+    def lesson(
+        self, branch: AuxiliaryBranch, place: int, images: Tensor, labels: Sequence[Sequence[Target]]
+    ) -> Sequence[Any]:
+        """What a branch is to find in the latent of uncompressed `images`: labels of the recognizer at
+        `place`, or its features."""
+        if branch.learns == "labels":
+            return labels[place]
+        with torch.no_grad():
+            return self.recognizers[place].recognizer.features(list(images))
+
     def _task_terms(
         self, recognizer: Recognizer, labels: Sequence[Target], images: Tensor, decoded: Tensor
     ) -> dict[str, Tensor]:
@@ -150,15 +161,3 @@ class Objective:
             got = recognizer.features(list(decoded))
             terms["features"] = self.config.feature_weight * relative_squared_error(got, wanted)
         return terms
-
-
-def relative_squared_error(features: Sequence[Tensor], reference: Sequence[Tensor]) -> Tensor:
-    """Mean over layers of ||f - f_ref||² / ||f_ref||²: 0 for equal features, 1 for none at all.
-
-    features, reference: [B, C_l, h_l, w_l] for each layer; a scalar comes back.
-    """
-    errors = [
-        F.mse_loss(f, r) / r.square().mean().clamp_min(1e-12)
-        for f, r in zip(features, reference, strict=True)
-    ]
-    return torch.stack(errors).mean()
