@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.interpolate import PchipInterpolator
 
 from taskpress.evaluation.bd_rate import BdRate, Curve, bd_rate
 
@@ -46,6 +47,21 @@ def test_two_points_are_a_straight_line_in_log_rate() -> None:
     assert result.value == pytest.approx(100)
     assert result.overlap == (2.5, 7.5)
     assert result.share == pytest.approx(0.5)
+
+
+def test_flat_curves_are_not_overshot() -> None:
+    """Where a curve is nearly flat, Akima's interpolation dips below every rate that was measured."""
+    flat = Curve("flat", [(0.041, 52.8), (0.072, 62.9), (0.125, 64.2), (0.187, 65.5)])
+    anchor = Curve("anchor", [(0.040, 51.2), (0.066, 61.0), (0.118, 63.7), (0.181, 66.8)])
+
+    def mean_log_rate(of: Curve) -> float:
+        monotone = PchipInterpolator(of.accuracies, np.log10([rate for rate, _ in of.points]))
+        return float(monotone.integrate(52.8, 65.5)) / (65.5 - 52.8)
+
+    expected = 100 * (10 ** (mean_log_rate(flat) - mean_log_rate(anchor)) - 1)
+    assert bd_rate(anchor, flat).value == pytest.approx(expected, abs=0.05)
+    akima = bd_rate(anchor, flat, method="akima").value
+    assert akima is not None and abs(akima - expected) > 3
 
 
 def test_order_of_points_does_not_matter() -> None:

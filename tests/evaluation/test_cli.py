@@ -130,6 +130,8 @@ def test_misuse_is_refused_before_anything_is_written(world: Path, codec_file: P
         call("anchor", "jpgg", "--quality", "30", *options)
     with pytest.raises(ConfigError, match="20,30,40"):
         call("anchor", "jpeg", "--quality", "high", *options)
+    with pytest.raises(ConfigError, match="whole numbers"):
+        call("anchor", "jpeg", "--quality", ",", *options)
     with pytest.raises(ConfigError, match="folder"):
         call("anchor", "jpeg", "--quality", "30,40", *data_options(world), "-o", world / "one.json")
     with pytest.raises(ConfigError, match="--device nowhere"):

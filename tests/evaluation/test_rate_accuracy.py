@@ -96,6 +96,9 @@ def test_result_survives_its_file_and_has_the_agreed_keys(tmp_path: Path) -> Non
     assert sorted(tmp_path.iterdir()) == [path, path.with_name("png.matches.npz")], (
         "no temporary file may stay"
     )
+    result.matches = {}
+    result.write(path)
+    assert not Result.read(path).matches, "matches of an earlier result may not stay"
 
 
 def test_a_file_that_is_no_result_names_itself_and_the_field(tmp_path: Path) -> None:

@@ -85,8 +85,11 @@ def test_what_cannot_be_told_apart_is_refused(make_result: Make) -> None:
         compare([*pair, *trained(make_result, "task", 2, 1.1)])
     with pytest.raises(DataError, match=r"'task-q9' does not say"):
         compare([*pair, make_result("task", 9, 0.2, 12.0)])
+    with pytest.raises(DataError, match=r"λ 0.3, seed 1.*--curve"):
+        compare([*pair[:4], *trained(make_result, "task", 1, 1.3)])
     # Without seeds to keep apart, points are points.
-    assert len(repeats("task", [*pair[:4], *pair[:4]]).points) == 8
+    plain = [make_result("jpeg", q, bpp, ap) for q, (_, bpp, ap) in enumerate(POINTS)]
+    assert len(repeats("jpeg", [*plain, *plain]).points) == 8
 
 
 def test_means_of_draws_are_means_of_both_coordinates() -> None:

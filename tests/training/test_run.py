@@ -190,6 +190,18 @@ def test_a_folder_keeps_its_settings(trained: Path, tmp_path: Path) -> None:
         run.train_experiment(preset(), folder, only=["aux-q9"])
 
 
+def test_a_lost_codec_comes_back_from_the_last_checkpoint(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    codec = folder / "codecs" / "tiny-aux-q1.safetensors"
+    codec.unlink()
+    data = {"sources": ["scenes:8"], "patch": 64, "workers": 1}
+    run.train_experiment(preset(data=data), folder, only=["aux-q1"])
+    assert Codec.load(codec).fingerprint == Codec.load(trained / "codecs" / codec.name).fingerprint
+    with pytest.raises(ConfigError, match=r"another `data\.patch`"):
+        run.train_experiment(preset(data={**data, "patch": 128}), folder, only=["aux-q1"])
+
+
 def test_worker_processes_change_nothing_but_who_reads(trained: Path, tmp_path: Path) -> None:
     data = {"sources": ["scenes:8"], "patch": 64, "workers": 2}
     (codec,) = run.train_experiment(preset(data=data), tmp_path, only=["aux-q1"])
@@ -203,6 +215,18 @@ def test_a_rehearsal_is_trained_on(trained: Path, tmp_path: Path) -> None:
         assert Codec.load(codec).card["steps"] == (limit or STEPS)
     whole = weights(trained / "codecs" / "tiny-aux-q1.safetensors")
     assert all(torch.equal(value, whole[key]) for key, value in weights(codec).items())
+
+
+def test_arms_of_a_rehearsed_start_begin_anew(tmp_path: Path) -> None:
+    start = {"rate": 0.01, "optimizer": {"steps": 3, "learning_rate": 1e-3}}
+    for limit in (1, 2, None, None):
+        codecs = run.train_experiment(preset(start=start), tmp_path, limit_steps=limit)
+        loaded = [Codec.load(path) for path in codecs]
+        assert [one.card["steps"] for one in loaded] == ([limit] * 3 if limit else [3, STEPS, STEPS])
+        assert {one.card["begins_as"] for one in loaded[1:]} == {loaded[0].fingerprint}
+    run.train_experiment(preset(start=start), tmp_path / "whole")
+    for path in codecs:
+        assert Codec.load(path).fingerprint == Codec.load(tmp_path / "whole/codecs" / path.name).fingerprint
 
 
 def test_a_start_of_another_width_is_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -64,6 +64,18 @@ def test_a_picture_is_looked_at_once(tmp_path: Path, objects: int) -> None:
     assert labels.boxes.dtype == labels.scores.dtype == torch.float32
 
 
+def test_labels_that_fill_memory_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = Counting()
+    teacher = Teacher(asked, tmp_path)  # type: ignore[arg-type]
+    size = sum(array.nbytes for array in teacher.labels(picture()).arrays().values())
+    monkeypatch.setattr("taskpress.training.teacher.KEPT", 2 * size)
+    pictures = [picture() + np.uint8(shift) for shift in range(4)]
+    for _ in range(2):
+        for one in pictures:
+            teacher.labels(one)
+    assert asked.asked == 4 and len(teacher._known) == 2
+
+
 def test_other_pixels_shapes_and_recognizers_get_their_own(tmp_path: Path) -> None:
     teacher = Teacher(Counting(), tmp_path)  # type: ignore[arg-type]
     changed = picture()

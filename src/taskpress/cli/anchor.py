@@ -67,8 +67,9 @@ def anchor(
 
 def _qualities(text: str) -> list[int]:
     try:
-        return [int(part) for part in text.split(",") if part.strip()]
+        found = [int(part) for part in text.split(",") if part.strip()]
     except ValueError:
-        raise ConfigError(
-            f"--quality {text!r}: give whole numbers with commas between, e.g. 20,30,40"
-        ) from None
+        found = []
+    if not found:
+        raise ConfigError(f"--quality {text!r}: give whole numbers with commas between, e.g. 20,30,40")
+    return found

@@ -1,7 +1,8 @@
 """Classical codecs that every learned one is held against: JPEG, WebP, AVIF, JPEG XL and HEIC (HEVC intra).
 
-Each is asked for its best, not its fastest, and each picture is coded from bare pixels: Pillow copies
-a picture's colour profile and EXIF into the file otherwise, which at low rates weighs more than the picture.
+Each is asked for few bits rather than for speed (`SETTINGS` says what slower ones would still save), and
+each picture is coded from bare pixels: Pillow copies a picture's colour profile and EXIF into the file
+otherwise, which at low rates weighs more than the picture.
 JPEG, WebP and AVIF are Pillow's; the others come with the extra `taskpress[anchors]`.
 """
 

@@ -1,7 +1,9 @@
 """Bjøntegaard delta rate: by how much one curve of rate and accuracy needs fewer bits than another.
 
-G. Bjøntegaard, VCEG-M33, 2001, with the Akima interpolation of C. Herglotz et al., "The Bjøntegaard
-Bible", IEEE TIP 2024, by the authors' package `bjontegaard`.
+G. Bjøntegaard, VCEG-M33, 2001, with monotone piecewise cubic interpolation, by the package `bjontegaard` of
+C. Herglotz et al., "The Bjøntegaard Bible", IEEE TIP 2024. Their choice, Akima's, follows curves of PSNR more
+closely, but overshoots where a curve is nearly flat, as curves of accuracy are at their upper end: an
+interpolated rate may then lie below every measured one.
 """
 
 from __future__ import annotations
@@ -60,11 +62,11 @@ class BdRate:
     note: str | None = None
 
 
-def bd_rate(anchor: Curve, test: Curve, metric: str = "accuracy", method: Method = "akima") -> BdRate:
+def bd_rate(anchor: Curve, test: Curve, metric: str = "accuracy", method: Method = "pchip") -> BdRate:
     """Mean rate difference of `test` against `anchor` in percent, over the accuracies both reach.
 
-    log10(rate) is interpolated over accuracy (Akima from three points up, a straight line between two;
-    "pchip" never overshoots and is there to check the choice) and averaged over the overlap. Nothing is
+    log10(rate) is interpolated over accuracy ("pchip" from three points up, a straight line between two;
+    "akima" is there to check the choice) and averaged over the overlap. Nothing is
     extrapolated: curves that do not overlap and single points give no value but a reason. Points that
     another of their curve beats are left out: rate is a function of accuracy only along the others. The
     overlap is returned instead of held against the package's 75 % threshold.

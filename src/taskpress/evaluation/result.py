@@ -172,6 +172,8 @@ class Result(Stored):
             buffer = io.BytesIO()
             np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type] # not the keyword allow_pickle
             atomic_write(_matches_path(path), buffer.getvalue())
+        else:
+            _matches_path(path).unlink(missing_ok=True)
         atomic_write(path, f'{head},\n "pictures": [\n  {pictures}\n ]\n}}\n'.encode())
 
     @classmethod

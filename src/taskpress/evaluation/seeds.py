@@ -81,26 +81,30 @@ class Repeats(Generic[M]):
 def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
     """Puts results of one curve together by λ and seed.
 
-    Raises DataError where several seeds are there, and a result does not say its own or one is there twice.
+    Raises DataError where one λ of a seed is there twice, and where several seeds are there and a result does
+    not say its own.
     """
     results = sorted(results, key=lambda result: result.bpp)
-    single = tuple(OperatingPoint((result,)) for result in results)
-    seeds = sorted({result.training.seed for result in results if result.training is not None})
-    if len(seeds) < 2:
-        told = bool(seeds) and all(result.training is not None for result in results)
-        return Repeats(single, {seeds[0]: single} if told else {})
     by_rate: dict[float, dict[int, M]] = {}
     for result in results:
         if result.training is None:
-            raise DataError(
-                f"curve {curve!r} has results of several seeds, and {result.codec!r} does not say its own: "
-                "evaluate it anew, or give it a curve of its own with --curve"
-            )
+            continue
         of_rate = by_rate.setdefault(result.training.rate, {})
         if (other := of_rate.setdefault(result.training.seed, result)) is not result:
             raise DataError(
                 f"{other.codec!r} and {result.codec!r} are both curve {curve!r}, λ {result.training.rate:g}, "
                 f"seed {result.training.seed}: leave one out, or name their curves with --curve"
+            )
+    single = tuple(OperatingPoint((result,)) for result in results)
+    seeds = sorted({result.training.seed for result in results if result.training is not None})
+    if len(seeds) < 2:
+        told = bool(seeds) and all(result.training is not None for result in results)
+        return Repeats(single, {seeds[0]: single} if told else {})
+    for result in results:
+        if result.training is None:
+            raise DataError(
+                f"curve {curve!r} has results of several seeds, and {result.codec!r} does not say its own: "
+                "evaluate it anew, or give it a curve of its own with --curve"
             )
     complete = [
         tuple(found[seed] for seed in seeds) for found in by_rate.values() if len(found) == len(seeds)

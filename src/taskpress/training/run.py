@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
@@ -29,7 +30,7 @@ from taskpress.training.teacher import Teacher
 from taskpress.training.trainer import build_trainer, step_of
 from taskpress.version import __version__
 
-OWN_FIELDS = {"trainer": {"accelerator", "checkpoint_every", "log_every"}}
+OWN_FIELDS = {"trainer": {"accelerator", "checkpoint_every", "log_every"}, "data": {"workers"}}
 """Settings that change how a training runs, not what comes out."""
 
 
@@ -47,7 +48,8 @@ def train_experiment(
     only:        trainings to run now, by `start`, arm (`task+aux`) or name (`aux-q2`); none: all. Several
                  processes may share a folder when each has its own part of the trainings.
     limit_steps: stops each training after so many steps: a rehearsal, whose codecs a later call trains on; a
-                 branch that learns first does so in full
+                 branch that learns first does so in full. Where the start was rehearsed, a later call that
+                 trains it on begins its arms anew
     Returns the codecs' files. Raises ConfigError when a training in the folder began with other settings or
     from another codec, and what opening recognizer, pictures and initial codec raises, before it writes.
     """
@@ -101,14 +103,20 @@ def _train(
     trainer = build_trainer(config.trainer, config.optimizer.clip)
     steps = training_steps(config, len(data.pictures), trainer.world_size)
     wanted = min(steps, limit_steps or steps)
-    provenance = {"initial": initial.stem if initial else config.codec.init, "begins_as": codec.fingerprint}
+    provenance: dict[str, Any] = {
+        "initial": initial.stem if initial else config.codec.init,
+        "begins_as": codec.fingerprint,
+    }
+    if initial is not None and codec.card.get("rehearsal"):
+        provenance["rehearsal"] = True
     give_allocator(codec, config, recognizers[0] if recognizers else None)
     own, target = folder / config.short_name, codec_path(folder, config)
-    _claim(own / "config.yaml", {**config.model_dump(), **provenance})
+    _claim(own, {**config.model_dump(), **provenance})
     atomic_write(folder / "preset.yaml", yaml.safe_dump(preset.model_dump(), sort_keys=False).encode())
     if target.exists():
-        done = Codec.load(target).card.get("steps")
-        if isinstance(done, int) and done >= wanted:
+        card = Codec.load(target).card
+        done = card.get("steps")
+        if isinstance(done, int) and done >= wanted and card.get("begins_as") == codec.fingerprint:
             return target
 
     last = own / "checkpoints" / "last.ckpt"
@@ -134,6 +142,10 @@ def _train(
             },
             **provenance,
         }
+        if trainer.global_step < steps:
+            card["rehearsal"] = True
+        # A training that was resumed at its last step has not made them stale.
+        module.codec.model.entropy_bottleneck.fit_quantiles()
         target.parent.mkdir(parents=True, exist_ok=True)
         module.codec.cpu().save(target, half=config.codec.half, card=card)
     # The next training of this experiment begins from the file that rank 0 has just written.
@@ -180,21 +192,28 @@ def _choose(runs: list[RunConfig], only: Sequence[str]) -> list[RunConfig]:
     return [run for run in runs if not only or run.arm in only or run.short_name in only]
 
 
-def _claim(path: Path, wanted: dict[str, Any]) -> None:
-    """Writes the settings of a training into its folder; refuses one that began with others."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
-        return
-    config, provenance = read_settings(path)
-    there = {**provenance, **config.model_dump()}
-    for key in wanted:
-        ours, theirs = (_deciding(key, settings.get(key)) for settings in (wanted, there))
-        if ours != theirs:
-            raise ConfigError(f"{path}: this training began with another `{key}`; choose another -o")
+def _claim(own: Path, wanted: dict[str, Any]) -> None:
+    """Writes the settings of a training into its folder; refuses one that began with others.
+
+    What began from the rehearsal of a start that has been trained further since is cleared away.
+    """
+    path = own / "config.yaml"
+    if path.exists():
+        config, provenance = read_settings(path)
+        there = {**provenance, **config.model_dump()}
+        other = [name for key in wanted for name in _differing(key, wanted[key], there.get(key))]
+        if not other:
+            return
+        if other != ["begins_as"] or not provenance.get("rehearsal"):
+            raise ConfigError(f"{path}: this training began with another `{other[0]}`; choose another -o")
+        shutil.rmtree(own)
+    own.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
 
 
-def _deciding(key: str, value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {name: setting for name, setting in value.items() if name not in OWN_FIELDS.get(key, ())}
+def _differing(key: str, ours: Any, theirs: Any) -> list[str]:
+    """Which settings under `key` differ and decide what comes out, e.g. `data.patch`."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        names = [name for name in ours if name not in OWN_FIELDS.get(key, ())]
+        return [f"{key}.{name}" for name in names if ours[name] != theirs.get(name)]
+    return [] if ours == theirs else [key]

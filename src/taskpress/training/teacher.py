@@ -7,6 +7,7 @@ import io
 import os
 import zipfile
 import zlib
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ from taskpress.coding.images import to_tensor
 from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import TARGETS, Target
 
+KEPT = 2**29
+
 
 def default_cache_dir() -> Path:
     """$TASKPRESS_CACHE, or ~/.cache/taskpress."""
@@ -25,7 +28,7 @@ def default_cache_dir() -> Path:
 
 
 class Teacher:
-    """Pseudo-labels of uncompressed pictures, kept in memory and on disk.
+    """Pseudo-labels of uncompressed pictures, kept on disk and, up to `KEPT` bytes, in memory.
 
     Entries are keyed by the recognizer's fingerprint and a digest of the pixels, so that a changed picture,
     size or recognizer never meets old labels. A damaged entry is computed again.
@@ -40,27 +43,37 @@ class Teacher:
         self.cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir)
         self.hits = 0
         self.misses = 0
-        self._known: dict[str, Target] = {}
+        self._known: OrderedDict[str, tuple[Target, int]] = OrderedDict()
+        self._bytes = 0
 
     def labels(self, image: NDArray[np.uint8]) -> Target:
         """What the recognizer sees in `image`, uint8 [H, W, 3] RGB; in its pixels, on the CPU."""
         digest = hashlib.sha256(
             repr(image.shape).encode() + np.ascontiguousarray(image).tobytes()
         ).hexdigest()
-        labels = self._known.get(digest)
+        if digest in self._known:
+            self.hits += 1
+            self._known.move_to_end(digest)
+            return self._known[digest][0]
+        entry = self.cache_dir / self.recognizer.fingerprint[:32] / digest[:2] / f"{digest}.npz"
+        labels = _read(entry, TARGETS[self.recognizer.task])
         if labels is None:
-            entry = self.cache_dir / self.recognizer.fingerprint[:32] / digest[:2] / f"{digest}.npz"
-            labels = _read(entry, TARGETS[self.recognizer.task])
-            if labels is None:
-                self.misses += 1
-                labels = self._recognize(image)
-                _write(entry, labels)
-            else:
-                self.hits += 1
-            self._known[digest] = labels
+            self.misses += 1
+            labels = self._recognize(image)
+            _write(entry, labels)
         else:
             self.hits += 1
+        self._keep(digest, labels)
         return labels
+
+    def _keep(self, digest: str, labels: Target) -> None:
+        """In memory, and the longest unused ones no longer: masks of a large data set would fill it."""
+        size = sum(array.nbytes for array in labels.arrays().values())
+        self._known[digest] = labels, size
+        self._bytes += size
+        while self._bytes > KEPT:
+            _, (_, freed) = self._known.popitem(last=False)
+            self._bytes -= freed
 
     def _recognize(self, image: NDArray[np.uint8]) -> Target:
         tensor = to_tensor(image)
