@@ -67,3 +67,11 @@ def test_what_is_float16_stays_float16(taskpress: Callable, codec_file: Path, tm
 def test_one_name_is_for_one_codec(taskpress: Callable, codec_file: Path, tmp_path: Path) -> None:
     outcome = taskpress("export", codec_file, codec_file, "-o", tmp_path / "out", "--name", "both")
     assert outcome.code == 2 and not (tmp_path / "out").exists()
+
+
+def test_two_codecs_never_become_one_file(taskpress: Callable, codec_file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / codec_file.name
+    other.parent.mkdir()
+    other.write_bytes(codec_file.read_bytes())
+    outcome = taskpress("export", codec_file, other, "-o", tmp_path / "out")
+    assert outcome.code == 2 and str(other) in outcome.err and not (tmp_path / "out").exists()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 
+from taskpress.cli.batch import run_all
 from taskpress.coding.codec import Codec
 
 
@@ -182,3 +185,45 @@ def test_misuse_is_2_and_debug_shows_the_traceback(
     assert taskpress("no-such-command").code == 2
     with pytest.raises(Exception, match="no such file"):
         taskpress("info", tmp_path / "missing", "--debug")
+
+
+def test_decoding_does_not_replace_what_was_coded(
+    taskpress: Callable, codec_file: Path, pictures: Path
+) -> None:
+    original = (pictures / "rgb.png").read_bytes()
+    assert taskpress("encode", codec_file, pictures / "rgb.png", "-o", pictures).code == 0
+    command = ("decode", pictures / "rgb.tpc", "--codec", codec_file, "-o", pictures)
+    outcome = taskpress(*command)
+    assert outcome.code == 2 and "--force" in outcome.err
+    assert (pictures / "rgb.png").read_bytes() == original
+    assert taskpress(*command, "--force").code == 0
+    assert (pictures / "rgb.png").read_bytes() != original
+
+
+def test_what_nobody_foresaw_stops_no_other_file(capsys: pytest.CaptureFixture[str]) -> None:
+    def work(path: Path, target: Path) -> dict[str, object]:
+        if path.name == "b":
+            raise RuntimeError("can't allocate memory")
+        return {"file": path.name}
+
+    pairs = [(Path(name), Path(name)) for name in ("a", "b", "caf\udce9")]
+    with pytest.raises(typer.Exit):
+        run_all(work, pairs, "coding", 2, lambda row: str(row["file"]), as_json=False)
+    seen = capsys.readouterr()
+    assert seen.out.split() == ["a", "caf?"]
+    assert "b: RuntimeError: can't allocate memory" in seen.err
+
+
+def test_an_interrupt_begins_no_further_file() -> None:
+    begun = []
+
+    def work(path: Path, target: Path) -> dict[str, object]:
+        begun.append(path)
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        time.sleep(0.02)
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        run_all(work, [(Path(str(n)), Path(str(n))) for n in range(200)], "coding", 1, str, as_json=False)
+    assert len(begun) < 200

@@ -134,9 +134,21 @@ def test_torch_files_that_are_no_checkpoint(tmp_path: Path) -> None:
         with pytest.raises(CodecError, match=message) as caught:
             taskpress.load(path)
         assert "\n" not in str(caught.value)
-    path.write_bytes(b"garbage")
-    with pytest.raises(CodecError, match="no checkpoint"):
+    scalars = {name: torch.tensor(1.0) for name in ("g_a.0.weight", "g_a.6.weight", "h_s.4.weight")}
+    torch.save(scalars, path)
+    with pytest.raises(CodecError, match="none of the known"):
         taskpress.load(path)
+    for content in (b"garbage", b"hello", b"\x80\x02.", b"version https://git-lfs", bytes(9)):
+        path.write_bytes(content)
+        with pytest.raises(CodecError, match=r"x\.pth: is no checkpoint") as caught:
+            taskpress.load(path)
+        assert "weights_only" not in str(caught.value)
+
+
+def test_a_codec_is_not_saved_as_what_it_is_not(lively, tmp_path: Path) -> None:
+    with pytest.raises(CodecError, match=r"name it mine\.safetensors"):
+        lively("cheng2020-anchor").save(tmp_path / "mine.pt")
+    assert not list(tmp_path.iterdir())
 
 
 def test_shipped_names(lively, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

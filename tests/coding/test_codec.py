@@ -2,17 +2,21 @@
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
+import threadpoolctl
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from taskpress.coding import bitstream
+from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import CodecError, ImageError
+from taskpress.coding.errors import BitstreamError, CodecError, ImageError
 from taskpress.coding.images import to_tensor
 
 
@@ -201,6 +205,58 @@ def test_training_changes_what_is_written(lively, picture) -> None:
         estimate = codec.eval().estimate(to_tensor(array)[None])
     found = codec.decode(data, "tensor")
     torch.testing.assert_close(found, estimate.x_hat[0].clamp(0, 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_weights_changed_past_autograd_are_seen(lively, picture, inference: bool) -> None:
+    array = picture(64, 64)
+    with torch.inference_mode(inference):
+        codec = copy.deepcopy(lively("cheng2020-anchor"))
+        for parameter in codec.parameters():
+            parameter.data = parameter.clone()
+        before = codec.encode(array)
+        for parameter in codec.parameters():
+            parameter.data.mul_(1.01)
+        other = Codec("cheng2020-anchor", copy.deepcopy(codec.model))
+        after = codec.encode(array)
+        assert codec.fingerprint == other.fingerprint
+        assert np.array_equal(codec.decode(after, "numpy"), other.decode(after, "numpy"))
+        with pytest.raises(BitstreamError, match="was written by codec"):
+            codec.decode(before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_dtype_changes_nothing(lively, picture, tmp_path: Path, dtype: torch.dtype) -> None:
+    array, path = picture(70, 90), tmp_path / "codec.safetensors"
+    lively("cheng2020-attention").save(path)
+    codec = Codec.load(path)
+    data = codec.encode(array)
+    expected = codec.decode(data, "tensor")
+    try:
+        torch.set_default_dtype(dtype)
+        for one in (codec, loaded := Codec.load(path)):
+            assert one.encode(array) == data
+            torch.testing.assert_close(one.decode(data, "tensor"), expected, rtol=0, atol=1e-6)
+        assert loaded.fingerprint == codec.fingerprint
+        fresh = Codec.create("cheng2020-anchor", 8)
+        fresh.attach_allocator(AllocatorSettings("roi", 5, 8))
+        fresh.decode(fresh.encode(array))
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_threads_leave_the_matrix_products_as_they_were(lively, picture) -> None:
+    codec = lively("cheng2020-anchor")
+    data = codec.encode(picture(64, 192))
+
+    def blas() -> list[int]:
+        return [one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"]
+
+    with threadpoolctl.threadpool_limits(2, "blas"):
+        before = blas()
+        with ThreadPoolExecutor(6) as pool:
+            list(pool.map(codec.decode, [data] * 24))
+        assert blas() == before
 
 
 def test_create_is_seeded_and_leaves_the_generator_alone() -> None:

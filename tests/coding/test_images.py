@@ -12,7 +12,14 @@ from PIL import Image
 
 from taskpress.coding import images
 from taskpress.coding.errors import ImageError
-from taskpress.coding.images import read_image, resize_long_side, to_array, to_tensor, write_image
+from taskpress.coding.images import (
+    open_picture,
+    read_image,
+    resize_long_side,
+    to_array,
+    to_tensor,
+    write_image,
+)
 
 
 def test_rgb_comes_back(tmp_path: Path, picture) -> None:
@@ -216,3 +223,50 @@ def test_an_altered_avif_is_a_picture_or_an_image_error(tmp_path: Path) -> None:
             refused += 1
             assert "a.avif" in str(error)
     assert refused > 10
+
+
+def png_rgb16() -> bytes:
+    """A 1×1 RGB PNG of 16 bits a channel; Pillow does not write it."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", 1, 1, 16, 2, 0, 0, 0)
+    return (
+        images.PNG_SIGNATURE
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(bytes(7)))
+        + chunk(b"IEND", b"")
+    )
+
+
+def test_a_picture_of_pillow_is_refused_as_its_file_is(tmp_path: Path, picture) -> None:
+    with pytest.raises(ImageError, match="16-bit"):
+        open_picture(Image.open(io.BytesIO(png_rgb16())))
+    write_image(tmp_path / "a.png", picture(40, 40))
+    half = (tmp_path / "a.png").read_bytes()[:2000]
+    with pytest.raises(ImageError, match="truncated"):
+        open_picture(Image.open(io.BytesIO(half)))
+
+
+def test_a_header_of_blanks_takes_no_time(tmp_path: Path) -> None:
+    """Matched in more than one way, as many blanks would take days."""
+    (tmp_path / "a.png").write_bytes(b"P6" + b"\n" * 60 + b"x")
+    with pytest.raises(ImageError):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("error", [MemoryError, TypeError, KeyError, RuntimeError])
+def test_whatever_a_reader_raises_is_an_image_error(
+    tmp_path: Path, picture, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    write_image(tmp_path / "a.png", picture(4, 4))
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Image.Image, "crop", fails)
+    with pytest.raises(ImageError, match=r"a\.png: is damaged"):
+        read_image(tmp_path / "a.png")

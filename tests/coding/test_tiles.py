@@ -127,6 +127,18 @@ def test_regions_outside_are_refused(lively, picture, region: tuple[int, int, in
         codec.decode(data, region=region)
 
 
+def test_regions_of_numpys_integers_and_of_no_integers(lively, picture) -> None:
+    codec = lively("mean-scale-hyperprior")
+    data = codec.encode(picture(HEIGHT, WIDTH), tile=np.uint16(SIDE))
+    expected = codec.decode(data, "numpy", region=(8, 9, 100, 90))
+    for kind in (np.uint8, np.int8, np.uint64):
+        corners = tuple(kind(side) for side in (8, 9, 100, 90))
+        assert np.array_equal(codec.decode(data, "numpy", region=corners), expected)
+    for wrong in ((8.0, 9, 100, 90), (8, 9, 100)):
+        with pytest.raises(ConfigError, match="region"):
+            codec.decode(data, region=wrong)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("tile", [-64, 1, 100, 65600])
 def test_sides_that_tiles_cannot_have(lively, picture, tile: int) -> None:
     with pytest.raises(ConfigError, match=f"side {tile}: a multiple of 64"):

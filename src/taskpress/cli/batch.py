@@ -36,6 +36,11 @@ def targets(inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str) -> l
     return [(path, target) for target, path in taken.items()]
 
 
+def printable(text: str) -> str:
+    """With marks in place of what names of files may hold and no output takes."""
+    return text.encode(errors="replace").decode()
+
+
 def run_all(
     work: Callable[[Path, Path], Row],
     pairs: Sequence[tuple[Path, Path]],
@@ -64,13 +69,23 @@ def run_all(
         ):
             bar = progress.add_task(title, total=len(pairs))
             running = {pool.submit(work, path, target): path for path, target in pairs}
-            for future in as_completed(running):
-                path = running[future]
-                try:
-                    rows[path] = future.result()
-                except (TaskPressError, OSError) as error:
-                    failures[path] = str(error)
-                progress.advance(bar)
+            try:
+                for future in as_completed(running):
+                    path = running[future]
+                    error = future.exception()
+                    if error is None:
+                        rows[path] = future.result()
+                    elif isinstance(error, TaskPressError | OSError):
+                        failures[path] = str(error)
+                    elif isinstance(error, Exception):
+                        failures[path] = f"{path}: {type(error).__name__}: {error}"
+                    else:
+                        raise error
+                    progress.advance(bar)
+            except BaseException:
+                # Interrupted: files that were begun are finished, others not begun.
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
     finally:
         torch.set_num_threads(threads)
     done = [rows[path] for path, _ in pairs if path in rows]
@@ -78,9 +93,10 @@ def run_all(
         typer.echo(json.dumps(done, indent=1))
     else:
         for row in done:
-            typer.echo(line(row))
+            typer.echo(printable(line(row)))
     for path, message in sorted(failures.items()):
-        typer.echo(f"taskpress: {message if str(path) in message else f'{path}: {message}'}", err=True)
+        text = message if str(path) in message else f"{path}: {message}"
+        typer.echo(f"taskpress: {printable(text)}", err=True)
     if failures:
         if len(pairs) > 1:
             typer.echo(

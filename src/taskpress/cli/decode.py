@@ -27,6 +27,9 @@ def decode(
         ),
     ] = None,
     precision: Precision = "float32",
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace pictures that lie beside their .tpc files.")
+    ] = False,
     jobs: Jobs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -49,7 +52,14 @@ def decode(
     def line(row: Row) -> str:
         return f"{row['file']}  {row['width']}x{row['height']}  {row['codec']}"
 
-    run_all(work, targets(find_bitstreams(files), output, ".png"), "decoding", jobs, line, as_json)
+    pairs = targets(find_bitstreams(files), output, ".png")
+    for path, target in pairs:
+        if not force and target.exists() and target.resolve().parent == path.resolve().parent:
+            raise ConfigError(
+                f"{target}: is there already and may be what {path.name} was made of; choose another folder "
+                "with -o, or replace it with --force"
+            )
+    run_all(work, pairs, "decoding", jobs, line, as_json)
 
 
 def parse_region(text: str) -> tuple[int, int, int, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -39,11 +40,15 @@ def export(
 
     if name is not None and len(codecs) > 1:
         raise ConfigError(f"--name {name}: one name for {len(codecs)} codecs; export them one by one")
+    targets = {source: output / f"{name or codec_name(source)}.safetensors" for source in codecs}
+    for target, count in Counter(targets.values()).items():
+        if count > 1:
+            clashing = " and ".join(source for source, found in targets.items() if found == target)
+            raise ConfigError(f"{clashing} would all become {target}; export them apart, with --name")
     measured = [Result.read(path) for path in find_results(results or ())]
     output.mkdir(parents=True, exist_ok=True)
-    for source in codecs:
+    for source, target in targets.items():
         codec = Codec.load(source)
-        target = output / f"{name or codec_name(source)}.safetensors"
         codec.save(target, half=half, card={**codec.card, "name": target.stem})
         shipped = Codec.load(target)
         figures = [r.summary() for r in measured if r.codec_fingerprint == shipped.fingerprint]

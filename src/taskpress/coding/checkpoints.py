@@ -4,7 +4,6 @@ import difflib
 import json
 import pickle
 import re
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -100,8 +99,8 @@ def _restore(build: Callable[[], Module], state: dict[str, Tensor], what: str, o
             raise CodecError(f"{origin}: weight {key!r} has shape {shapes}")
         if not torch.isfinite(state[key]).all():
             raise CodecError(f"{origin}: weight {key!r} holds values that are not finite")
-    with torch.random.fork_rng(devices=[]):
-        module = build()
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        module = build().float()
     module.load_state_dict(state)
     return module
 
@@ -112,6 +111,8 @@ def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:
     `half` stores the transforms in float16; so are those that lose nothing by it, having come from such a
     file.
     """
+    if Path(path).suffix in CHECKPOINT_SUFFIXES:
+        raise CodecError(f"{path}: codecs are saved as safetensors; name it {Path(path).stem}.safetensors")
     weights = {key: tensor.detach().cpu().float() for key, tensor in checkpoint.state.items()}
     # The bottleneck is small, and its tails decide what rare values cost: it stays exact.
     transforms = [key for key in weights if not key.startswith("entropy_bottleneck.")]
@@ -232,9 +233,14 @@ def read_torch(path: Path) -> Checkpoint:
     """Reads a CompressAI checkpoint: a state dict, bare or under "state_dict", of one of the four models."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, OSError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise CodecError(f"{path}: is no checkpoint of weights alone ({reason})") from error
+    except pickle.UnpicklingError as error:
+        # torch's own text proposes to run whatever code the file holds.
+        raise CodecError(
+            f"{path}: is no checkpoint of weights alone; write one with torch.save(model.state_dict(), …)"
+        ) from error
+    except Exception as error:  # the unpickler's of damaged files: KeyError, IndexError, AssertionError, …
+        reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
+        raise CodecError(f"{path}: is no checkpoint, or a damaged one ({reason})") from error
     if isinstance(content, Mapping) and isinstance(content.get("state_dict"), Mapping):
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not content:
@@ -253,6 +259,7 @@ def read_torch(path: Path) -> Checkpoint:
 
 def infer_architecture(state: Mapping[str, Tensor], path: Path) -> tuple[str, int, int]:
     """(architecture, N, M) of a state dict in CompressAI's names."""
+    state = {key: tensor for key, tensor in state.items() if tensor.dim()}
     if "g_a.0.conv1.weight" in state and "context_prediction.weight" in state:
         attention = "g_a.8.conv_a.0.conv.0.weight" in state
         channels = state["g_a.0.conv1.weight"].shape[0]

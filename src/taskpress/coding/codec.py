@@ -25,7 +25,7 @@ from taskpress.coding.cost import Cost, allocator_cost, model_cost
 from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import add_noise, at_least_float32
 from taskpress.coding.errors import CodecError, ImageError
-from taskpress.coding.fingerprint import fingerprint
+from taskpress.coding.fingerprint import fingerprint, sample
 from taskpress.coding.grid import UNIT
 from taskpress.coding.images import open_picture
 from taskpress.coding.models import HyperpriorModel, Output
@@ -96,8 +96,8 @@ class Codec(nn.Module):
         `channels` is N; `latent_channels` is M and defaults to N. CodecError for an unknown architecture.
         """
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = build_model(architecture, channels, latent_channels or channels, "codec")
+            torch.default_generator.manual_seed(seed)
+            model = build_model(architecture, channels, latent_channels or channels, "codec").float()
         model.entropy_bottleneck.fit_quantiles()
         return cls(architecture, model)
 
@@ -109,8 +109,9 @@ class Codec(nn.Module):
         if self.allocator is not None:
             raise CodecError(f"the codec has an allocator: {self.allocator.settings}")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            self.allocator = build_allocator(settings, self.latent_channels, "codec").to(self._device)
+            torch.default_generator.manual_seed(seed)
+            allocator = build_allocator(settings, self.latent_channels, "codec")
+        self.allocator = allocator.to(self._device, torch.float32)
 
     @classmethod
     def load(cls, name: str | Path, precision: str = "float32") -> "Codec":
@@ -277,7 +278,7 @@ class Codec(nn.Module):
         scales, means = model.scales_and_means(model.h_s(z_hat), y_hat)
         decoded = y_hat if gain is None else y_hat / gain
         return {
-            "x_hat": model.g_s(decoded) if torch.is_grad_enabled() else g_s(decoded),
+            "x_hat": at_least_float32(model.g_s(decoded)) if torch.is_grad_enabled() else g_s(decoded),
             "likelihoods": {
                 "y": model.gaussian_conditional.likelihood(y_hat, scales, means),
                 "z": model.entropy_bottleneck.likelihood(z_hat),
@@ -301,13 +302,15 @@ class Codec(nn.Module):
         if self.model.entropy_bottleneck.stale:
             self.model.entropy_bottleneck.fit_quantiles()
         state = self._weights(keep_vars=True)
-        # In-place changes raise a tensor's version; moving or replacing it changes its address.
+        # In-place changes raise a tensor's version, moving or replacing it changes its address; what is done
+        # through `.data`, or to inference tensors, shows in the values alone.
         marks = (
             self.precision,
             *(
                 (t.data_ptr(), t.device, t.dtype, 0 if t.is_inference() else t._version)
                 for t in state.values()
             ),
+            sample(state.values()),
         )
         if self._frozen is None or self._frozen[0] != marks:
             identity = (CODING, self.architecture, self.model.N, self.model.M)

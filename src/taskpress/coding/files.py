@@ -1,7 +1,6 @@
 """Files appear whole or not at all."""
 
-import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,15 +16,11 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     where anything is raised no temporary file is left behind.
     """
     path = Path(path)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-    part = Path(name)
+    # Long names stay within what file systems allow; who may read it, the umask says, as with any open().
+    part = path.with_name(f".{path.name[:64]}.{secrets.token_hex(8)}.part")
     try:
-        with os.fdopen(handle, "w+b") as file:
+        with part.open("x+b") as file:
             yield file
-        # mkstemp makes the file private; what a plain open() would give is what people expect.
-        mask = os.umask(0)
-        os.umask(mask)
-        part.chmod(0o666 & ~mask)
         part.replace(path)
     except BaseException:
         part.unlink(missing_ok=True)

@@ -19,10 +19,24 @@ from taskpress.coding.grid import Box
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 CONVERTED_MODES = ("RGB", "L", "1", "P", "PA", "RGBA", "LA", "RGBX", "RGBa", "La")
-PPM_HEADER = re.compile(rb"P[2356](?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+\d+(?:\s+|#[^\n]*\n)+(\d{1,5})")
+# One way to match whatever there is: what could be matched in several would be tried in all of them.
+PPM_HEADER = re.compile(rb"P[2356](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+(\d{1,5})")
 HEAD = 2**16
 """Bytes at the beginning of a file that tell its depth; a file is never held as a whole beside its pixels."""
 ROWS = 256
+# What Pillow's readers raise on damaged files.
+DAMAGE = (
+    OSError,
+    EOFError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    MemoryError,
+    OverflowError,
+    LookupError,
+    struct.error,
+)
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -50,8 +64,8 @@ def read_image(path: str | Path) -> np.ndarray:
             raise ImageError(f"{path}: is not a picture that Pillow knows") from error
         except Image.DecompressionBombError as error:
             raise ImageError(f"{path}: has too many pixels; split it first") from error
-        except (OSError, SyntaxError, ValueError, RuntimeError, struct.error, IndexError) as error:
-            raise ImageError(f"{path}: is damaged or truncated ({error})") from error
+        except DAMAGE as error:
+            raise ImageError(f"{path}: is damaged or truncated ({error or type(error).__name__})") from error
 
 
 def _is_deep(head: bytes) -> bool:
@@ -62,8 +76,10 @@ def _is_deep(head: bytes) -> bool:
     return header is not None and int(header[1]) > 255
 
 
-def _tiff_bits(image: Image.Image) -> int:
-    """Bits a channel of a picture from a TIFF, 8 for others: Pillow reduces 16-bit RGB here too."""
+def _bits(image: Image.Image) -> int:
+    """Bits a channel of a picture from a TIFF or PNG, 8 for others: Pillow reduces 16-bit RGB here too."""
+    if image.format == "PNG" and (tile := getattr(image, "tile", None)):
+        return 16 if ";16" in str(tile[0].args) else 8
     if image.format != "TIFF":
         return 8
     bits = image.tag_v2.get(258, 8)  # type: ignore[attr-defined]
@@ -76,7 +92,7 @@ def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
     # Cameras and phones write JPEGs with a second picture (preview, gain map) behind the first: MPO.
     if frames > 1 and image.format != "MPO":
         raise ImageError(f"{name}: is animated ({frames} frames); extract one frame first")
-    if image.mode in SIXTEEN_BIT_MODES or _tiff_bits(image) > 8:
+    if image.mode in SIXTEEN_BIT_MODES or _bits(image) > 8:
         raise ImageError(f"{name}: 16-bit pictures are not coded; convert it to 8 bits first")
     if image.mode not in CONVERTED_MODES:
         raise ImageError(f"{name}: {image.mode} pictures are not coded; convert it to RGB first")
@@ -176,7 +192,10 @@ class Picture:
 def open_picture(image: Image.Image | np.ndarray | Tensor) -> Picture:
     """Whatever `Codec.encode` takes; ImageError for anything else."""
     if isinstance(image, Image.Image):
-        image = from_pil(image)
+        try:
+            image = from_pil(image)
+        except DAMAGE as error:
+            raise ImageError(f"the picture is damaged or truncated ({error})") from error
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ImageError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")

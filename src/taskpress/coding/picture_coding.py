@@ -8,8 +8,10 @@ is no seam in the pixels. A tile's latent needs no other tile to be decoded; the
 context that begin anew. Its pixels depend on its neighbours' latents as they would without tiles.
 """
 
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import numpy as np
 import torch
@@ -97,7 +99,7 @@ class PictureCoder:
         """float32 [3, H, W] in [0, 1], on the model's device."""
         header, payloads = self._opened(data)
         box = region_of(header, region)
-        tensor = torch.empty(3, box.height, box.width, device=self._device)
+        tensor = torch.empty(3, box.height, box.width, dtype=torch.float32, device=self._device)
         for piece, pixels in self._pixels(header, payloads, box):
             tensor[(..., *piece.moved(-box.left, -box.top).slices())] = pixels.clamp(0, 1)
         return tensor
@@ -135,7 +137,11 @@ class PictureCoder:
             box = grid.box(number).outward(UNIT)
             self.coder.check_length(len(payload), box.height // CELL, box.width // CELL)
             coded[number] = payload
-        latent = torch.empty(1, self.model.M, seen.height // CELL, seen.width // CELL, device=self._device)
+        latent = torch.empty(
+            (1, self.model.M, seen.height // CELL, seen.width // CELL),
+            dtype=torch.float32,
+            device=self._device,
+        )
 
         # The caller's mode does not reach other threads.
         @torch.inference_mode()
@@ -185,6 +191,7 @@ def cut(picture: Box, tile: int | None) -> Grid:
 
     ConfigError for a side that tiles cannot have.
     """
+    tile = None if tile is None else _whole(tile, "tiles of side")
     if tile is None:
         tile = min(SIDES, key=lambda side: borders(picture, side)) if is_large(picture) else 0
     if tile < 0 or tile % UNIT or tile > UNIT * MAX_TILE_UNITS:
@@ -194,6 +201,14 @@ def cut(picture: Box, tile: int | None) -> Grid:
         )
     whole = max(picture.outward(UNIT))
     return Grid(picture.width, picture.height, tile or whole)
+
+
+def _whole(number: SupportsIndex, what: str) -> int:
+    """As Python's own integer, which does not wrap around; ConfigError for what is none."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        raise ConfigError(f"{what} {number!r}: whole numbers of pixels are wanted") from None
 
 
 def is_large(box: Box) -> bool:
@@ -211,7 +226,9 @@ def region_of(header: Header, region: tuple[int, int, int, int] | None) -> Box:
     picture = Box(0, 0, header.width, header.height)
     if region is None:
         return picture
-    box = Box(*region)
+    if len(region) != 4:
+        raise ConfigError(f"region {region}: it takes left, top, right and bottom")
+    box = Box(*(_whole(side, "region") for side in region))
     if box.width < 1 or box.height < 1 or box.within(picture) != box:
         raise ConfigError(
             f"region {','.join(map(str, region))}: left, top, right and bottom with left < right and top < "
