@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from taskpress.coding.entropy_models import at_least_float32
-from taskpress.coding.errors import CodecError
 from taskpress.coding.gain import GainTable
 from taskpress.coding.level_map import level_bits
 
@@ -110,24 +109,3 @@ def separable(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
         nn.GroupNorm(4, outputs),
         nn.SiLU(inplace=True),
     )
-
-
-def build_allocator(settings: AllocatorSettings, latent_channels: int, origin: str) -> Allocator:
-    """An allocator with fresh weights from torch's generator.
-
-    CodecError, its message starting with `origin`, for settings of which none can be built.
-    """
-    from taskpress.coding.roi_allocator import RoiAllocator
-    from taskpress.coding.semantic_allocator import SemanticAllocator
-
-    if not (3 <= settings.levels <= 15 and settings.levels % 2):
-        raise CodecError(f"{origin}: {settings.levels} quantization levels; an odd number from 3 to 15 goes")
-    if not (8 <= settings.width <= 1024 and settings.width % 8 == 0):
-        raise CodecError(f"{origin}: allocator width {settings.width}; a multiple of 8 from 8 to 1024 goes")
-    if settings.kind == "roi":
-        return RoiAllocator(settings, latent_channels)
-    if settings.kind == "semantic":
-        if not 1 <= settings.classes <= 4096:
-            raise CodecError(f"{origin}: a semantic allocator of {settings.classes} classes; 1 to 4096 go")
-        return SemanticAllocator(settings, latent_channels)
-    raise CodecError(f"{origin}: unknown allocator {settings.kind!r}; there are 'roi' and 'semantic'")

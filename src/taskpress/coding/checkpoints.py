@@ -14,10 +14,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from taskpress.coding.allocation import Allocator, AllocatorSettings, build_allocator
+from taskpress.coding.allocation import Allocator, AllocatorSettings
 from taskpress.coding.errors import CodecError
 from taskpress.coding.files import atomic_write
 from taskpress.coding.models import ARCHITECTURES, SQUARE_ARCHITECTURES, HyperpriorModel
+from taskpress.coding.named_allocators import build_allocator
 
 FORMAT = "taskpress-codec"
 FORMAT_VERSION = "1"

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from taskpress.coding.allocation import Allocator, AllocatorSettings, Decision, build_allocator
+from taskpress.coding.allocation import Allocator, AllocatorSettings, Decision
 from taskpress.coding.checkpoints import (
     ALLOCATOR_PREFIX,
     Checkpoint,
@@ -29,6 +29,7 @@ from taskpress.coding.fingerprint import fingerprint, sample
 from taskpress.coding.grid import UNIT
 from taskpress.coding.images import open_picture
 from taskpress.coding.models import HyperpriorModel, Output
+from taskpress.coding.named_allocators import build_allocator
 from taskpress.coding.picture_coding import PictureCoder
 from taskpress.coding.transforms import build_transforms, check_precision
 
