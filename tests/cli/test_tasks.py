@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from typer.testing import CliRunner, Result
 
 from taskpress.cli.app import app
+from taskpress.cli.measuring import open_dataset
 from taskpress.coding.errors import ConfigError, DataError
 from taskpress.detections import Category
 from taskpress.recognition.classification import Classifier, View
+from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.recognition.segmentation import SemanticSegmenter
 
@@ -112,6 +114,25 @@ def test_scenes_that_a_recognizer_does_not_know_are_mere_pictures(world: Path) -
     )  # fmt: skip
     written = json.loads((world / "results" / "webp-q90.json").read_text())
     assert written["scores"]["miou"] is None and written["scores"]["teacher_miou"] > 0
+
+
+def test_a_detectors_own_classes_are_named(world: Path, tmp_path: Path) -> None:
+    truth = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 16, "height": 16}],
+        "annotations": [{"image_id": 1, "category_id": 5, "bbox": [1, 1, 8, 8]}],
+        "categories": [{"id": 5, "name": "cat"}],
+    }
+    truth_file, ids = tmp_path / "truth.json", tmp_path / "ids.json"
+    truth_file.write_text(json.dumps(truth))
+    detector = load_recognizer("scenes")
+    classes = [{"id": 5 + k, "name": name} for k, name in enumerate(("cat", *"bcdefghij"))]
+    known = len(detector.categories)
+    ids.write_text(json.dumps(classes[:known]))
+    open_dataset(str(world / "pictures"), truth_file, str(ids), None, detector)
+    assert [one.name for one in detector.categories][:2] == ["cat", "b"]
+    ids.write_text(json.dumps(classes[: known - 1]))
+    with pytest.raises(ConfigError, match=f"{known - 1} categories, scenes tells {known} apart"):
+        open_dataset(str(world / "pictures"), truth_file, str(ids), None, detector)
 
 
 def test_misuse_is_refused(world: Path) -> None:

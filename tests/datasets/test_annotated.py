@@ -13,7 +13,7 @@ from PIL import Image
 from taskpress.coding.errors import ConfigError, DataError
 from taskpress.datasets.classified import ClassifiedImages, labels_by_folder, read_labels
 from taskpress.datasets.dataset import Dataset
-from taskpress.datasets.label_maps import LabelMaps
+from taskpress.datasets.label_maps import LabelMaps, _read_ids
 from taskpress.datasets.scenes import CATEGORIES, WITH_BACKGROUND, Scenes
 from taskpress.detections import Category, Detections, Instances
 from taskpress.evaluation.categories import BUILT_IN, class_names, map_categories
@@ -119,6 +119,21 @@ def classes(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_maps_beside_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_pair(tmp_path, "a", np.array([[3, 3]], np.uint8))
+    picture = tmp_path / "pictures" / "a.jpg"
+    picture.rename(tmp_path / "maps" / "a.jpg")
+    (sample,) = LabelMaps(tmp_path / "maps", tmp_path / "maps", ANIMALS)
+    assert sample.name == "a.jpg"
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "MAX_IMAGE_PIXELS", 0)
+        with pytest.raises(DataError, match=r"a\.png: is no PNG"):
+            _read_ids(tmp_path / "maps" / "a.png")
+    Image.new("RGB", (2, 1)).save(tmp_path / "maps" / "a.webp")
+    with pytest.raises(DataError, match=r"a\.jpg and a\.webp: which of them"):
+        LabelMaps(tmp_path / "maps", tmp_path / "maps", ANIMALS)
+
+
 def test_classes_by_folder_or_list(classes: Path) -> None:
     (classes / "a.csv").write_text("file,label\nn2/x.png,n2\nn1/z.png,n1\n\nn1/deep/y.png , n1\n")
     (classes / "a.json").write_text(json.dumps({"n2/x.png": "n2", "n1/z.png": "n1"}))
@@ -141,6 +156,12 @@ def test_class_lists_that_do_not_fit_are_named(classes: Path) -> None:
         (classes / "a.csv").write_text(text)
         with pytest.raises(DataError, match=message):
             read_labels(classes / "a.csv")
+    (classes / "a.csv").write_text("x," + 200_000 * "1")
+    with pytest.raises(DataError, match="not CSV"):
+        read_labels(classes / "a.csv")
+    (classes / "a.json").write_text('{"x": "1", "x": "2"}')
+    with pytest.raises(DataError, match="more than once"):
+        read_labels(classes / "a.json")
     (classes / "a.json").write_text("[1]")
     with pytest.raises(DataError, match="object of file and label"):
         read_labels(classes / "a.json")

@@ -70,6 +70,8 @@ def put(part: str, key: str, value: object) -> Callable[[dict[str, Any]], None]:
         (put("annotations", "bbox", [1, 2, 3]), ["bbox", "[1, 2, 3]"]),
         (put("annotations", "bbox", None), ["bbox"]),
         (put("annotations", "bbox", ["1", 2, 3, 4]), ["bbox"]),
+        (put("annotations", "bbox", [1, 2, 10, -5]), ["bbox", "-5"]),
+        (put("annotations", "area", -1), ["area", "-1"]),
         (put("annotations", "image_id", 99), ["99"]),
         (put("annotations", "category_id", 99), ["99"]),
         (put("images", "id", "seven"), ["seven"]),

@@ -84,6 +84,8 @@ def test_categories_meet_by_name() -> None:
     annotated = [Category(1, "Airplane"), Category(2, "couch"), Category(3, "sky-other-merged")]
     assert match_categories(annotated, VOC) == [1, 3, 0]
     assert match_categories(annotated, VOC[1:]) == [0, 2, None]
+    dogs = (Category(0, "Cardigan"), Category(1, "cardigan"))
+    assert match_categories(dogs[::-1], dogs) == [1, 0]
     with pytest.raises(DataError, match="no name in common"):
         match_categories([Category(3, "sky-other-merged")], VOC)
 
@@ -180,16 +182,41 @@ def test_masks_against_annotations_need_masks_there() -> None:
         "categories": [{"id": 1, "name": "a"}],
         "annotations": annotations,
     }
-    for kept, outcome in ((annotations[:1], "scored"), (annotations[1:], "nothing"), (annotations, "error")):
-        truth = InstanceTruth({**known, "annotations": kept}, (Category(1, "a"), Category(2, "b")))
+    categories = (Category(1, "a"), Category(2, "b"))
+    for kept, scored in ((annotations[:1], True), (annotations[1:], False)):
+        truth = InstanceTruth({**known, "annotations": kept}, categories)
         truth.learn(sample(None, 0, (40, 50)), objects)
         judge = truth.judge()
         judge.add(sample(None, 0, (40, 50)), objects)
-        if outcome == "error":
-            with pytest.raises(DataError, match="segmentation"):
-                judge.scores()
-        else:
-            assert np.isnan(judge.scores()["mask_ap"]) == (outcome == "nothing")
+        assert np.isnan(judge.scores()["mask_ap"]) != scored
+    # Before a single picture is looked at.
+    with pytest.raises(DataError, match="segmentation"):
+        InstanceTruth(known, categories)
+    with pytest.raises(DataError, match="no id in common"):
+        InstanceTruth(known, (Category(7, "a"),))
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [
+        "abc",
+        [[1, 2, 3, 4]],
+        [[1, 2, 3, 4, 5, float("nan")]],
+        {"counts": [2000]},
+        {"size": [40, 50], "counts": [2001]},
+        {"size": [40, 50], "counts": [2001, -1]},
+        {"size": [50, 40], "counts": [2000]},
+        {"size": [2**30, 2**30], "counts": "x"},
+    ],
+)
+def test_masks_that_are_none_are_refused(mask: object) -> None:
+    known = {
+        "images": [{"id": 0, "height": 40, "width": 50}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"image_id": 0, "category_id": 1, "bbox": [0, 0, 9, 9], "segmentation": mask}],
+    }
+    with pytest.raises(DataError, match="image id 0 is neither polygons"):
+        InstanceTruth(known, (Category(1, "a"),))
 
 
 FIELDS = {

@@ -102,3 +102,11 @@ def test_flipped_bits_never_end_in_anything_but_our_error(tmp_path: Path) -> Non
             read_detectron2_pickle(path)
         except RecognizerError as error:
             assert "\n" not in str(error)
+
+
+def test_many_arrays_of_the_same_bytes_are_refused(tmp_path: Path) -> None:
+    shared = np.zeros(2**20, np.uint8)
+    path = write(tmp_path / "model.pkl", {f"{number}": shared for number in range(50)}, 4)
+    assert path.stat().st_size < 2**21
+    with pytest.raises(RecognizerError, match="more numbers than bytes"):
+        read_detectron2_pickle(path)

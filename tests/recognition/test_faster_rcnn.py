@@ -157,6 +157,18 @@ def test_features_are_the_pyramid_and_pass_gradients(recognizer: FasterRCNN, bat
     assert batch.grad is not None and batch.grad.abs().sum() > 0
 
 
+def test_padding_is_told(recognizer: FasterRCNN) -> None:
+    assert not recognizer.pads(64) and not recognizer.pads(256)
+    scaled = FasterRCNN(recognizer.model, "scaled", recognizer.categories, crop_scale=1.667)
+    assert scaled.pads(256) and not scaled.pads(96)
+
+
+def test_a_picture_that_scaling_would_make_vanish_is_refused() -> None:
+    scenes = load_scenes_recognizer()
+    with pytest.raises(RecognizerError, match="6000x10 pixels is too narrow"):
+        scenes.predict([torch.rand(3, 10, 6000)])
+
+
 def test_divergence_is_held_on_the_references_proposals(recognizer: FasterRCNN, batch: Tensor) -> None:
     assert isinstance(recognizer, SoftRecognizer)
     same = recognizer.divergence(batch, batch)

@@ -90,6 +90,9 @@ def test_settings_that_make_no_sense_are_refused(settings: str, message: str) ->
 class Blind(FrozenDetector):
     """Its settings are checked before there is a network."""
 
+    def pads(self, side: int) -> bool:
+        return False
+
     def _detect(self, images):
         return [Detections.empty() for _ in images]
 

@@ -69,6 +69,18 @@ def test_the_example_trains_a_codec_and_judges_it(spec: str, tmp_path: Path) -> 
     assert result.recognizer == "ssdlite" and result.bpp > 0
 
 
+def test_a_file_may_hold_dataclasses(tmp_path: Path) -> None:
+    (tmp_path / "own.py").write_text(
+        "from __future__ import annotations\n"
+        "import dataclasses\n"
+        "from taskpress.recognition.named import load_recognizer\n"
+        "@dataclasses.dataclass\n"
+        "class Config:\n    size: int = 3\n"
+        "def own():\n    return load_recognizer('scenes')\n"
+    )
+    assert load_recognizer(f"python:{tmp_path}/own.py:own").name == "scenes"
+
+
 @pytest.mark.parametrize(
     ("text", "spec", "message"),
     [

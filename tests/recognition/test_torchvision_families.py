@@ -197,7 +197,9 @@ def test_files_of_another_family_and_unknown_weights_are_refused(mask_file: Path
 def test_files_that_torchvision_runs_without_epsilon_are_run_so(
     mask_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torchvision_models, "_is_published", lambda path, known: path == mask_file)
+    monkeypatch.setattr(
+        torchvision_models, "published_as", lambda path, known: known[0] if path == mask_file else None
+    )
     recognizer = load_recognizer(f"maskrcnn-r50-fpn:{mask_file}")
     assert isinstance(recognizer, MaskRCNN)
     epsilons = [module.eps for name, module in recognizer.model.named_modules() if "bn" in name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -101,6 +102,18 @@ def test_a_classifier_looks_as_torchvision_says() -> None:
         image = pictures(1, height, width)[0]
         mean, std = (torch.tensor(values)[:, None, None] for values in (transforms.mean, transforms.std))
         assert torch.allclose((view.of(image[None])[0] - mean) / std, transforms(image), atol=1e-5)
+
+
+def test_a_published_file_is_looked_at_as_it_was_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "resnet50.pth"
+    torch.save(get_model("resnet50", weights=None).state_dict(), path)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert load_recognizer(f"classify-resnet50:{path}").view.resize == 232
+    first = get_model_weights("resnet50").IMAGENET1K_V1  # type: ignore[attr-defined]
+    monkeypatch.setattr(first.value, "url", f"https://example.org/resnet50-{digest[:8]}.pth")
+    assert load_recognizer(f"classify-resnet50:{path}").view.resize == 256
 
 
 class Brightness(nn.Module):

@@ -99,12 +99,8 @@ def open_dataset(
     from taskpress.targets import Task
 
     task = recognizer.task
-    if categories is not None and (
-        annotations is None or task not in (Task.SEGMENTATION, Task.CLASSIFICATION)
-    ):
-        raise ConfigError(
-            "--categories: says what label maps or class labels mean, so it goes with --annotations of these"
-        )
+    if categories is not None and annotations is None:
+        raise ConfigError("--categories: says what annotations mean, so it goes with --annotations")
     if images == "scenes" and not Path(images).is_dir():
         from taskpress.datasets.scenes import CATEGORIES, Scenes
         from taskpress.evaluation.same_categories import shares_categories
@@ -149,6 +145,16 @@ def open_dataset(
         raise ConfigError(
             f"--annotations {annotations}: a folder; {task} is annotated by a COCO instances JSON"
         )
+    if categories is not None:
+        from taskpress.evaluation.categories import map_categories
+
+        named = map_categories(categories)
+        if len(named) != len(recognizer.categories):
+            raise ConfigError(
+                f"--categories {categories}: {len(named)} categories, {recognizer.name} tells "
+                f"{len(recognizer.categories)} apart; list them in the order of its classes"
+            )
+        recognizer.categories = tuple(named)
     return CocoImages(images, annotations)
 
 

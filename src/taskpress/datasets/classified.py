@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from taskpress.coding.errors import DataError
 from taskpress.coding.images import read_image
@@ -82,15 +83,19 @@ def read_labels(path: str | Path) -> dict[str, str]:
         raise DataError(f"{path}: cannot be read ({error})") from None
     if path.suffix == ".json":
         try:
-            content = json.loads(text)
+            content = json.loads(text, object_pairs_hook=_Rows)
         except (ValueError, RecursionError) as error:
             raise DataError(f"{path}: not JSON ({error})") from None
-        if not isinstance(content, dict) or not all(isinstance(v, str) for v in content.values()):
+        if not isinstance(content, _Rows) or not all(isinstance(label, str) for _, label in content):
             raise DataError(f'{path}: expected an object of file and label, {{"a.jpg": "dog", …}}')
-        rows = list(content.items())
+        rows = list(content)
     else:
         rows = []
-        for number, row in enumerate(csv.reader(io.StringIO(text)), start=1):
+        try:
+            read = list(csv.reader(io.StringIO(text)))
+        except csv.Error as error:
+            raise DataError(f"{path}: not CSV ({error})") from None
+        for number, row in enumerate(read, start=1):
             if not row or (number == 1 and [cell.strip().lower() for cell in row] == ["file", "label"]):
                 continue
             if len(row) != 2:
@@ -102,3 +107,7 @@ def read_labels(path: str | Path) -> dict[str, str]:
     if len(labels) < len(rows):
         raise DataError(f"{path}: lists a picture more than once ({len(rows)} rows, {len(labels)} pictures)")
     return labels
+
+
+class _Rows(list[tuple[str, Any]]):
+    """A JSON object as it stands in the file, doubles included."""

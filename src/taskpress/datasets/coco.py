@@ -37,7 +37,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_box(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+    numbers = isinstance(value, list) and len(value) == 4 and all(map(_is_number, value))
+    return numbers and min(value[2:]) >= 0
 
 
 WHOLE = Field(_is_whole, "a whole number below 2³¹")
@@ -47,9 +48,11 @@ FIELDS = {
     "images": {"id": WHOLE, "file_name": TEXT, "width": SIDE, "height": SIDE},
     "annotations": {
         "image_id": WHOLE,
-        "bbox": Field(_is_box, "[x, y, width, height] in pixels"),
+        "bbox": Field(_is_box, "[x, y, width, height] in pixels, none of the latter negative"),
         "category_id": WHOLE,
-        "area": Field(_is_number, "square pixels", needed=False),
+        "area": Field(
+            lambda value: _is_number(value) and value >= 0, "square pixels, 0 or more", needed=False
+        ),
         "iscrowd": Field(lambda value: value in (0, 1), "0 or 1", needed=False),
     },
     "categories": {"id": WHOLE, "name": TEXT},

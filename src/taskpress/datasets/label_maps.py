@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from taskpress.coding.errors import DataError
-from taskpress.coding.images import read_image
+from taskpress.coding.images import DAMAGE, read_image
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.folder import find_pictures
 from taskpress.detections import Category
@@ -45,8 +45,14 @@ class LabelMaps:
         self.folder, self.maps = Path(images), Path(maps)
         self.name = self.folder.name
         self.categories = tuple(categories)
-        pictures = {path.stem: path for path in find_pictures(self.folder) if path.parent == self.folder}
         self._maps = sorted(path for path in self.maps.glob("*.png"))
+        maps_too = {path.resolve() for path in self._maps}
+        pictures: dict[str, Path] = {}
+        for path in find_pictures(self.folder):
+            if path.parent != self.folder or path.resolve() in maps_too:
+                continue
+            if (other := pictures.setdefault(path.stem, path)) is not path:
+                raise DataError(f"{other} and {path.name}: which of them has the label map? Keep one of both")
         if not self._maps:
             raise DataError(f"{self.maps}: holds no label map (*.png)")
         alone = [path.name for path in self._maps if path.stem not in pictures]
@@ -87,7 +93,7 @@ def _read_ids(path: Path) -> NDArray[np.uint16]:
     try:
         with Image.open(path) as file:
             mode, values = file.mode, np.array(file)
-    except (OSError, SyntaxError, ValueError, UnidentifiedImageError) as error:
+    except (*DAMAGE, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: is no PNG that can be read ({error})") from None
     if mode not in ("L", "P", "I;16", "I") or values.min() < 0 or values.max() >= MOST_IDS:
         raise DataError(f"{path}: a label map is grey or has a palette, of 8 or 16 bits; this is {mode}")

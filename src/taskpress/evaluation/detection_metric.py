@@ -149,7 +149,7 @@ def shared_category_ids(ground_truth: Mapping[str, Any], categories: Sequence[Ca
         if ours and theirs and ours != theirs:
             raise DataError(
                 f"category {category_id} is {theirs!r} in the annotations, {ours!r} to the recognizer: "
-                "renumber the annotations' categories"
+                "renumber the annotations' categories, or name the recognizer's with --categories"
             )
     return shared
 
@@ -171,11 +171,6 @@ def _complete(annotation: Mapping[str, Any], number: int, masked: bool) -> dict[
         "iscrowd": int(annotation.get("iscrowd", 0)),
     }
     if masked:
-        if not annotation.get("segmentation"):
-            raise DataError(
-                f"an annotation of image id {annotation['image_id']} has no `segmentation`, others have: "
-                "mask AP needs one of each object"
-            )
         complete["segmentation"] = annotation["segmentation"]
     return complete
 

@@ -8,11 +8,12 @@ from itertools import chain
 from typing import Any
 
 from taskpress.datasets.dataset import Sample
-from taskpress.datasets.run_lengths import RunLengths, run_lengths
+from taskpress.datasets.run_lengths import RunLengths, check_masks, run_lengths
 from taskpress.detections import Category, Detections, Instances
 from taskpress.evaluation.detection_metric import (
     METRICS,
     coco_metrics,
+    shared_category_ids,
     teacher_ground_truth,
 )
 from taskpress.evaluation.matching import Matches, match
@@ -29,6 +30,8 @@ class ObjectTruth:
 
     def __init__(self, annotated: Mapping[str, Any] | None, categories: Sequence[Category]) -> None:
         self.annotated, self.categories = annotated, tuple(categories)
+        if annotated is not None:
+            shared_category_ids(annotated, self.categories)
         self.ids: list[int] = []
         self.sizes: list[tuple[int, int]] = []
         self.boxes: list[Detections] = []
@@ -82,6 +85,8 @@ class InstanceTruth(ObjectTruth):
     def __init__(self, annotated: Mapping[str, Any] | None, categories: Sequence[Category]) -> None:
         super().__init__(annotated, categories)
         self.masks: list[list[RunLengths]] = []
+        if annotated is not None:
+            check_masks(annotated)
 
     def learn(self, sample: Sample, label: Detections) -> None:
         assert isinstance(label, Instances)

@@ -35,7 +35,12 @@ def match_categories(annotated: Sequence[Category], known: Sequence[Category]) -
     Raises DataError where no category but background is shared.
     """
     index = {canonical(category.name): k for k, category in reversed(list(enumerate(known)))}
-    matched = [index.get(canonical(category.name), index.get(BACKGROUND)) for category in annotated]
+    # ImageNet knows a cardigan and a Cardigan.
+    exact = {category.name: k for k, category in reversed(list(enumerate(known)))}
+    matched = [
+        exact.get(category.name, index.get(canonical(category.name), index.get(BACKGROUND)))
+        for category in annotated
+    ]
     if not any(k is not None and k != index.get(BACKGROUND) for k in matched):
         raise DataError(
             f"annotations have categories {_some(annotated)}, the recognizer knows {_some(known)}: no "

@@ -67,6 +67,9 @@ class Detectron2FasterRCNN(FrozenDetector):
         rules = (*RULES, shortest_edge, longest_edge, pseudo_label_threshold, crop_scale)
         self.fingerprint = fingerprint(model.state_dict(), rules)
 
+    def pads(self, side: int) -> bool:
+        return any(length % DIVISOR for length in self._training_size(self.mean.new_zeros(3, side, side)))
+
     def _detect(self, images: list[Tensor]) -> list[Detections]:
         size = shortest_edge_size(images[0], self.shortest_edge, self.longest_edge)
         found = self.model(self._canvas(images, size), [size] * len(images))

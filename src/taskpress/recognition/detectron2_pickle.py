@@ -103,7 +103,15 @@ def read_detectron2_pickle(path: Path) -> dict[str, Tensor]:
     model = content.get("model") if isinstance(content, dict) else None
     if not isinstance(model, dict):
         raise RecognizerError(f'{path} is no checkpoint of Detectron2\'s model zoo: it lacks a dict "model"')
-    return {_key(path, key): _tensor(path, key, value) for key, value in model.items()}
+    left = path.stat().st_size
+    tensors = {}
+    for key, value in model.items():
+        tensors[_key(path, key)] = tensor = _tensor(path, str(key), value)
+        # Several arrays may name the same bytes of the file.
+        left -= tensor.nbytes
+        if left < 0:
+            raise RecognizerError(f"{path} holds more numbers than bytes; give a checkpoint of the model zoo")
+    return tensors
 
 
 def _key(path: Path, key: object) -> str:
@@ -120,7 +128,7 @@ def _tensor(path: Path, key: str, value: object) -> Tensor:
             raise ValueError(f"{len(raw)} bytes for shape {list(shape)}")
         array = np.frombuffer(raw, element, count).reshape(shape, order=order)
         return torch.from_numpy(np.array(array, dtype=element.newbyteorder("="), order="C"))
-    except (ValueError, TypeError, IndexError, AttributeError) as error:
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
         raise RecognizerError(f"{path}: {key} is no array of numbers ({error})") from error
 
 

@@ -15,7 +15,7 @@ from taskpress.coding.errors import RecognizerError
 from taskpress.recognition.detectron2_backbone import Architecture, Bottleneck
 from taskpress.recognition.detectron2_boxes import ANCHOR_SIDES, cell_anchors
 from taskpress.recognition.detectron2_rcnn import BoxPredictor, Detectron2RCNN, ProposalHead
-from taskpress.recognition.weight_files import read_weights
+from taskpress.recognition.weight_files import read_weights, rows
 
 PIXEL_MEAN = (103.530, 116.280, 123.675)
 PIXEL_STD = (57.375, 57.120, 58.395)
@@ -40,7 +40,7 @@ def load_checkpoint(path: Path, architecture: Architecture = Architecture()) -> 
     """
     state = read_weights(path)
     if CLASS_WEIGHT in state:
-        architecture = dataclasses.replace(architecture, classes=len(state[CLASS_WEIGHT]) - 1)
+        architecture = dataclasses.replace(architecture, classes=rows(state, CLASS_WEIGHT, path) - 1)
     with torch.device("meta"):
         model = Detectron2RCNN(architecture)
     wanted = model.state_dict()

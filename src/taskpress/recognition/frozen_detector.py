@@ -105,6 +105,10 @@ class FrozenDetector(nn.Module, ABC):
             return self._levels(few)
 
     @abstractmethod
+    def pads(self, side: int) -> bool:
+        """Whether `features` of a square picture of `side` pixels show padding right of and below it."""
+
+    @abstractmethod
     def _detect(self, images: list[Tensor]) -> list[Detections]:
         """Detections in pictures of one size, boxes in their pixels."""
 

@@ -15,7 +15,7 @@ from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category
 from taskpress.recognition.frozen_detector import fingerprint
 from taskpress.recognition.protocol import freeze
-from taskpress.recognition.weight_files import read_weights
+from taskpress.recognition.weight_files import published_as, read_weights, rows
 
 RANDOM = "random"
 """Instead of weights: drawn from a fixed seed, to rehearse with what cannot recognize anything."""
@@ -85,6 +85,7 @@ def load_torchvision(name: str, spec: str, weights: str | None, **options: Any) 
     options: of torchvision's builder, where weights are not torchvision's own
 
     A file with as many outputs as torchvision's weights has their categories, others "class 0", "class 1", …
+    One that is torchvision's own comes with the transforms of those weights, any other with the default's.
 
     Raises RecognizerError for an unknown name, a file that is missing or does not fit, or a failed download.
     """
@@ -96,7 +97,7 @@ def load_torchvision(name: str, spec: str, weights: str | None, **options: Any) 
     elif weights == RANDOM:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = settled(get_model(name, weights=None, **options))
+            model = settled(get_model(name, weights=None, **options), _side(shown))
     else:
         path = Path(weights)
         if not path.exists() and path.name == weights and not path.suffix:
@@ -108,7 +109,8 @@ def load_torchvision(name: str, spec: str, weights: str | None, **options: Any) 
         key = output_key(lambda count: get_model(name, weights=None, num_classes=count, **options))
         if key not in state:
             raise RecognizerError(f"{path} is no state dict of {spec.partition(':')[0]}: it lacks {key}")
-        count = len(state[key])
+        count = rows(state, key, path)
+        shown = published_as(path, published.values()) or shown
         model = get_model(name, weights=None, num_classes=count, **options)
         _fill(model, state, path, spec)
         names = names if count == len(names) else [f"class {number}" for number in range(count)]
@@ -137,6 +139,12 @@ def settled(model: nn.Module, side: int = 224) -> nn.Module:
         noise = F.interpolate(torch.randn(4, 3, 7, 7), size=(side, side), mode="bicubic")
         model.train()(noise)
     return model
+
+
+def _side(weights: Any) -> int:
+    """Of the pictures that these weights take."""
+    crop = getattr(weights.transforms(), "crop_size", None)
+    return int(crop[0]) if crop else 224
 
 
 def _downloaded(name: str, spec: str, weights: WeightsEnum) -> nn.Module:

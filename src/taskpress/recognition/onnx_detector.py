@@ -117,6 +117,11 @@ class OnnxDetector(nn.Module):
         with _full_precision(canvas):
             return self.network.stems(to_detector_pixels(canvas))
 
+    def pads(self, side: int) -> bool:
+        """Whether `features` of a square picture of `side` pixels show padding right of and below it."""
+        canvas, placement = self._batch(torch.zeros(1, 3, side, side))
+        return canvas.shape[-1] != round(side * placement.scale_x)
+
     def _batch(self, images: Sequence[Tensor] | Tensor) -> tuple[Tensor, Placement]:
         batch = images if isinstance(images, Tensor) else torch.stack(list(images))
         batch = batch.float()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import re
+import sys
 from pathlib import Path
 
 from taskpress.coding.errors import RecognizerError
@@ -26,10 +27,13 @@ def load_own(spec: str) -> Recognizer:
     module_spec = importlib.util.spec_from_file_location(f"taskpress_own_{path.stem}", path)
     assert module_spec is not None and module_spec.loader is not None
     module = importlib.util.module_from_spec(module_spec)
+    # Dataclasses look their module up.
+    sys.modules[module_spec.name] = module
     try:
         module_spec.loader.exec_module(module)
         made = getattr(module, name)(*([] if argument is None else [argument]))
     except Exception as error:  # whatever a user's file raises
+        del sys.modules[module_spec.name]
         raise RecognizerError(f"python:{spec}: {type(error).__name__}: {error}") from error
     if not isinstance(made, Recognizer):
         members = sorted({*inspect.get_annotations(Recognizer), *vars(Recognizer)})

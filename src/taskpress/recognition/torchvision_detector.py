@@ -67,7 +67,12 @@ class TorchvisionDetector(FrozenDetector):
             model.state_dict(), rules if crop_scale is None else (*rules, crop_scale)
         )
 
+    def pads(self, side: int) -> bool:
+        batch, _ = self._scaled([self.to_label.new_zeros((3, side, side), dtype=torch.float32)], None)
+        return tuple(batch.image_sizes[0]) != tuple(batch.tensors.shape[-2:])
+
     def _detect(self, images: list[Tensor]) -> list[Detections]:
+        self._check_side(images[0])
         found = []
         for output in self.model(images):
             labels = self.to_index[output["labels"]]
@@ -82,10 +87,20 @@ class TorchvisionDetector(FrozenDetector):
         self, images: list[Tensor], targets: list[Detections] | None
     ) -> tuple[ImageList, list[dict[str, Tensor]]]:
         """Pictures and targets as the network takes them in training."""
+        self._check_side(images[0])
         given = None if targets is None else [self._given(target) for target in targets]
         with _crop_scale(self.model.transform, images[0], self.crop_scale):
             batch, given = self.model.transform(images, given)
         return batch, given
+
+    def _check_side(self, image: Tensor) -> None:
+        short, long = sorted(image.shape[-2:])
+        most = self.model.transform.max_size
+        if self.crop_scale is None and short * most < long:
+            raise RecognizerError(
+                f"{self.name}: a picture of {image.shape[-1]}x{image.shape[-2]} pixels is too narrow: scaled "
+                f"to a long side of {most} nothing is left of the other; leave it out, or cut it into pieces"
+            )
 
     def _given(self, target: Detections) -> dict[str, Tensor]:
         """A target as torchvision takes it."""

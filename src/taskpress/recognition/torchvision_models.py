@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from taskpress.recognition.instance_segmentation import InstanceSegmenter
 from taskpress.recognition.mask_rcnn import MaskRCNN
 from taskpress.recognition.retinanet import RetinaNet
 from taskpress.recognition.torchvision_detector import TorchvisionDetector
-from taskpress.recognition.weight_files import read_weights
+from taskpress.recognition.weight_files import published_as, read_weights, rows
 
 
 @dataclass(frozen=True)
@@ -142,10 +141,10 @@ def _from_file(
         raise RecognizerError(
             f"{path} is no state dict of torchvision's {family.title}: it lacks {family.class_weight}"
         )
-    labels = len(state[family.class_weight]) // family.rows_per_label
+    labels = rows(state, family.class_weight, path) // family.rows_per_label
     model = _untrained(name, labels)
     _fill(model, state, path, name)
-    if _is_published(path, EPS_ZERO):
+    if published_as(path, EPS_ZERO) is not None:
         for module in model.modules():
             if isinstance(module, FrozenBatchNorm2d | nn.BatchNorm2d):
                 module.eps = 0.0
@@ -167,13 +166,6 @@ def _fill(model: nn.Module, state: dict[str, Tensor], path: Path, name: str) -> 
         raise RecognizerError(
             f"{path} does not fit {name}: {reason}; name the model it was trained with"
         ) from error
-
-
-def _is_published(path: Path, known: tuple[WeightsEnum, ...]) -> bool:
-    """Whether a file is one of torchvision's, whose addresses end in the start of their SHA-256."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return any(weights.url.endswith(f"-{digest[:8]}.pth") for weights in known)
 
 
 def _categories(labels: int) -> tuple[tuple[Category, ...], list[int]]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torchvision.models import WeightsEnum
 
 from taskpress.coding.errors import RecognizerError
 from taskpress.recognition.detectron2_pickle import read_detectron2_pickle
@@ -45,3 +48,17 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise RecognizerError(f"{path} is no state dict: {key!r} is no tensor")
     return content
+
+
+def published_as(path: Path, known: Iterable[WeightsEnum]) -> WeightsEnum | None:
+    """Which of torchvision's weights a file is: their addresses end in the start of their SHA-256."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return next((weights for weights in known if weights.url.endswith(f"-{digest[:8]}.pth")), None)
+
+
+def rows(state: dict[str, Tensor], key: str, path: Path) -> int:
+    """How many outputs a weight has; RecognizerError for one that is a single number."""
+    if not state[key].dim():
+        raise RecognizerError(f"{path}: {key} is a single number, not a weight with a row for each output")
+    return len(state[key])

@@ -112,7 +112,7 @@ def _build_branch(
 ) -> AuxiliaryBranch | None:
     if config.objective.alpha == 0 or kind is None:
         return None
-    layers = _layers(recognizer) if kind == "features" else []
+    layers = _layers(recognizer, config.data.patch) if kind == "features" else []
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return build_auxiliary(
@@ -125,8 +125,16 @@ def _build_branch(
         )
 
 
-def _layers(recognizer: Recognizer) -> list[int]:
-    """Channels of the recognizer's layers, of a grey picture; ConfigError for layers that are no maps."""
+def _layers(recognizer: Recognizer, patch: int) -> list[int]:
+    """Channels of the recognizer's layers, of a grey picture; ConfigError for layers that are no maps, or
+    that would not lie over the latent's."""
+    pads = getattr(recognizer, "pads", None)
+    if pads is not None and pads(patch):
+        raise ConfigError(
+            f"objective.auxiliary: {recognizer.name} pads crops of {patch} pixels, so its layers do not lie "
+            "over the latent's and a `features` branch cannot learn them; choose data.patch (and crop_scale) "
+            "so that the scaled crop is a multiple of 32"
+        )
     with torch.no_grad():
         layers = recognizer.features([torch.full((3, 64, 64), 0.5)])
     for layer in layers:
