@@ -25,7 +25,7 @@ from taskpress.coding.cost import Cost, allocator_cost, model_cost
 from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import add_noise, at_least_float32
 from taskpress.coding.errors import CodecError, ImageError
-from taskpress.coding.fingerprint import fingerprint, sample
+from taskpress.coding.fingerprint import fingerprint, samples, values_of
 from taskpress.coding.grid import UNIT
 from taskpress.coding.images import open_picture
 from taskpress.coding.models import HyperpriorModel, Output
@@ -86,7 +86,7 @@ class Codec(nn.Module):
         self.card: dict[str, Any] = dict(card or {})
         self._precision = "float32"
         # The marks by which a change of the weights is seen, and what codes by them.
-        self._frozen: tuple[tuple[Any, ...], PictureCoder] | None = None
+        self._frozen: tuple[tuple[Any, ...], list[Tensor], bytes, PictureCoder] | None = None
 
     @classmethod
     def create(
@@ -311,16 +311,17 @@ class Codec(nn.Module):
                 (t.data_ptr(), t.device, t.dtype, 0 if t.is_inference() else t._version)
                 for t in state.values()
             ),
-            sample(state.values()),
         )
-        if self._frozen is None or self._frozen[0] != marks:
+        if self._frozen is None or self._frozen[0] != marks or self._frozen[2] != values_of(self._frozen[1]):
             identity = (CODING, self.architecture, self.model.N, self.model.M)
             if self.allocator is not None:
                 identity += astuple(self.allocator.settings)
             name, coder = fingerprint(identity, state), EntropyCoder(self.model)
             transforms = build_transforms(self.model, self.precision, self._device)
-            self._frozen = marks, PictureCoder(name, self.model, self.allocator, coder, transforms)
-        return self._frozen[1]
+            views = samples(state.values())
+            picture_coder = PictureCoder(name, self.model, self.allocator, coder, transforms)
+            self._frozen = marks, views, values_of(views), picture_coder
+        return self._frozen[3]
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles make their own.
