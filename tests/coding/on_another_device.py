@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch._C import _acc, _dispatch_get_all_op_names, _dispatch_has_kernel_for_dispatch_key
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
@@ -86,10 +86,11 @@ def kernel(op: torch._ops.OpOverload, *args: Any, **kwargs: Any) -> Any:
 
 
 _setup_privateuseone_for_python_backend(DEVICE)
-anything = torch.library.Library("_", "IMPL", "PrivateUse1")
+Library = library.Library
+anything = Library("_", "IMPL", "PrivateUse1")
 anything.fallback(kernel)
 # Where torch has a kernel for every device it would not fall back to ours.
-named = torch.library.Library("aten", "IMPL")
+named = Library("aten", "IMPL")
 for name in _dispatch_get_all_op_names():
     if name.startswith("aten::") and _dispatch_has_kernel_for_dispatch_key(name, "CompositeExplicitAutograd"):
         base, _, overload = name.removeprefix("aten::").partition(".")

@@ -19,7 +19,7 @@ class FeaturesBranch(AuxiliaryBranch):
                                           └─ …
 
     After feature distillation (Romero et al., “FitNets”, ICLR 2015), but from the latent and through a head
-    that is thrown away. Any recognizer teaches it; it needs no labels at all.
+    that is thrown away. Any detector or segmentation network teaches it.
 
     Output: `0`, `1`, … a map of each layer. Loss: `features`, the mean over layers of the relative squared
     error, where a finer layer than the latent is averaged over each cell and the prediction of a coarser one

@@ -55,6 +55,18 @@ class Estimate(NamedTuple):
     decision: Decision | None = None
 
 
+class Frozen(NamedTuple):
+    """coder          codes by the weights as they were
+    marks          by which most changes of theirs are seen: addresses, versions
+    views, values  some of the weights, and what these were
+    """
+
+    coder: PictureCoder
+    marks: tuple[Any, ...]
+    views: list[Tensor]
+    values: bytes
+
+
 def pad(x: Tensor) -> Tensor:
     """[B, 3, H, W] → multiples of 64, the last row and column repeated below and to the right."""
     height, width = x.shape[-2:]
@@ -85,8 +97,7 @@ class Codec(nn.Module):
         self.allocator = allocator
         self.card: dict[str, Any] = dict(card or {})
         self._precision = "float32"
-        # The marks by which a change of the weights is seen, and what codes by them.
-        self._frozen: tuple[tuple[Any, ...], list[Tensor], bytes, PictureCoder] | None = None
+        self._frozen: Frozen | None = None
 
     @classmethod
     def create(
@@ -312,7 +323,8 @@ class Codec(nn.Module):
                 for t in state.values()
             ),
         )
-        if self._frozen is None or self._frozen[0] != marks or self._frozen[2] != values_of(self._frozen[1]):
+        frozen = self._frozen
+        if frozen is None or frozen.marks != marks or frozen.values != values_of(frozen.views):
             identity = (CODING, self.architecture, self.model.N, self.model.M)
             if self.allocator is not None:
                 identity += astuple(self.allocator.settings)
@@ -320,8 +332,8 @@ class Codec(nn.Module):
             transforms = build_transforms(self.model, self.precision, self._device)
             views = samples(state.values())
             picture_coder = PictureCoder(name, self.model, self.allocator, coder, transforms)
-            self._frozen = marks, views, values_of(views), picture_coder
-        return self._frozen[3]
+            self._frozen = frozen = Frozen(picture_coder, marks, views, values_of(views))
+        return frozen.coder
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles make their own.

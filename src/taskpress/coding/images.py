@@ -195,7 +195,7 @@ def open_picture(image: Image.Image | np.ndarray | Tensor) -> Picture:
         try:
             image = from_pil(image)
         except DAMAGE as error:
-            raise ImageError(f"the picture is damaged or truncated ({error})") from error
+            raise ImageError(f"the picture is damaged ({error or type(error).__name__})") from error
     if isinstance(image, np.ndarray):
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise ImageError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")

@@ -25,28 +25,30 @@ def single_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
-@contextmanager
-def single_blas_thread() -> Iterator[None]:
-    """Runs numpy's matrix products on one thread inside, whatever the machine has.
+class _SharedLimit:
+    """A setting of the whole process: of several threads that are inside, the last to leave gives it back."""
 
-    The setting is the whole process's: of several threads that are inside, the last to leave gives it back.
-    """
-    with _entering:
-        if not _inside:
-            _limits.append(_loaded_libraries().limit(limits=1, user_api="blas"))
-        _inside.append(None)
-    try:
-        yield
-    finally:
-        with _entering:
-            _inside.pop()
-            if not _inside:
-                _limits.pop().restore_original_limits()
+    def __init__(self) -> None:
+        self.lock, self.inside = threading.Lock(), 0
+        self.limit: Any = None
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self.lock:
+            if not self.inside:
+                self.limit = _loaded_libraries().limit(limits=1, user_api="blas")
+            self.inside += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.inside -= 1
+                if not self.inside:
+                    self.limit.restore_original_limits()
 
 
-_entering = threading.Lock()
-_inside: list[None] = []
-_limits: list[Any] = []
+single_blas_thread = _SharedLimit()
+"""A context that runs numpy's matrix products on one thread inside, whatever the machine has."""
 
 
 @cache
