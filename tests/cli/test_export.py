@@ -75,3 +75,20 @@ def test_two_codecs_never_become_one_file(taskpress: Callable, codec_file: Path,
     other.write_bytes(codec_file.read_bytes())
     outcome = taskpress("export", codec_file, other, "-o", tmp_path / "out")
     assert outcome.code == 2 and str(other) in outcome.err and not (tmp_path / "out").exists()
+
+
+def test_an_export_never_replaces_another_codec(
+    taskpress: Callable, codec_file: Path, tmp_path: Path
+) -> None:
+    before = codec_file.read_bytes()
+    onto_itself = taskpress("export", codec_file, "-o", codec_file.parent, "--half")
+    assert onto_itself.code == 2 and codec_file.read_bytes() == before
+    assert taskpress("export", codec_file, "-o", tmp_path / "out").code == 0
+    assert taskpress("export", codec_file, "-o", tmp_path / "out").code == 0
+    other = tmp_path / "other" / codec_file.name
+    other.parent.mkdir()
+    Codec.create("cheng2020-anchor", 4, seed=9).save(other)
+    refused = taskpress("export", other, "-o", tmp_path / "out")
+    assert refused.code == 2 and "--force" in refused.err
+    assert Codec.load(tmp_path / "out" / codec_file.name).fingerprint == Codec.load(codec_file).fingerprint
+    assert taskpress("export", other, "-o", tmp_path / "out", "--force").code == 0

@@ -14,6 +14,7 @@ from PIL import Image
 
 from taskpress.cli.batch import run_all
 from taskpress.coding.codec import Codec
+from taskpress.coding.files import files_below
 
 
 def tree(folder: Path) -> set[str]:
@@ -211,7 +212,7 @@ def test_what_nobody_foresaw_stops_no_other_file(capsys: pytest.CaptureFixture[s
         run_all(work, pairs, "coding", 2, lambda row: str(row["file"]), as_json=False)
     seen = capsys.readouterr()
     assert seen.out.split() == ["a", "caf?"]
-    assert "b: RuntimeError: can't allocate memory" in seen.err
+    assert "b: Traceback" in seen.err and "RuntimeError: can't allocate memory" in seen.err
 
 
 def test_an_interrupt_begins_no_further_file() -> None:
@@ -227,3 +228,47 @@ def test_an_interrupt_begins_no_further_file() -> None:
     with pytest.raises(KeyboardInterrupt):
         run_all(work, [(Path(str(n)), Path(str(n))) for n in range(200)], "coding", 1, str, as_json=False)
     assert len(begun) < 200
+
+
+def test_what_is_there_is_replaced_or_left_out_only_where_asked(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    coded = tmp_path / "coded"
+    command = ("encode", codec_file, pictures / "rgb.png", "-o", coded)
+    assert taskpress(*command).code == 0
+    (coded / "rgb.tpc").write_bytes(b"of another picture")
+    refused = taskpress(*command)
+    assert refused.code == 2 and "rgb.tpc" in refused.err and "--skip" in refused.err
+    assert taskpress(*command, "--skip").code == 0
+    assert (coded / "rgb.tpc").read_bytes() == b"of another picture"
+    assert taskpress(*command, "--force").code == 0
+    assert (coded / "rgb.tpc").read_bytes().startswith(b"TPC")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "named"),
+    [("--tile", "100", "100"), ("--precision", "foo", "foo"), ("--resize", "70000", "65535")],
+)
+def test_misuse_is_found_before_any_picture_is_coded(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path, option: str, value: str, named: str
+) -> None:
+    outcome = taskpress("encode", codec_file, pictures, "-o", tmp_path / "out", option, value)
+    assert outcome.code == 2 and outcome.err.count(named) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_is_no_folder_is_refused_at_once(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    outcome = taskpress("encode", codec_file, pictures, "-o", tmp_path / "file" / "out")
+    assert outcome.code == 2 and "cannot be made a folder" in outcome.err
+
+
+def test_links_to_folders_are_walked_once(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "linked").symlink_to(pictures)
+    (tmp_path / "data" / "circle").symlink_to(tmp_path / "data")
+    assert files_below(tmp_path / "data", {".png"}) == sorted((tmp_path / "data" / "linked").rglob("*.png"))

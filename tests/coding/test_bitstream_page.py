@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import taskpress
@@ -58,6 +59,20 @@ def test_a_codec_that_was_trained(picture) -> None:
     ours = codec._freeze().coder.decode(bitstream.unpack(data)[1], 4, 8)
     assert np.array_equal(latent, (ours * 256).numpy())
     assert np.abs(pixels - codec.decode(data, "numpy").astype(int)).max() <= 1
+
+
+def test_a_hyper_latent_beyond_the_limit_of_activations() -> None:
+    """Escaped symbols of z reach twice as far as activations do, which are then limited."""
+    codec = taskpress.load("scenes-aux-q3")
+    coder = codec._freeze().coder
+    z = torch.zeros(codec.model.N, 1, 2)
+    z[0, 0, 0], z[1, 0, 1] = 30000, -30000
+    latents = coder.quantize(torch.zeros(codec.latent_channels, 4, 8), z)
+    assert np.abs(latents.z_symbols).max() > 2**14
+    payload = coder.encode(latents)
+    own = second_decoder.read_codec(SHIPPED / "scenes-aux-q3.safetensors")
+    found = second_decoder.decode_latent(own, payload, 4, 8)
+    assert np.array_equal(found, (coder.decode(payload, 4, 8) * 256).numpy())
 
 
 @pytest.mark.slow

@@ -93,3 +93,10 @@ def test_a_bottleneck_or_an_analysis_that_is_not_finite_is_refused(lively) -> No
         next(codec.model.g_a.parameters()).fill_(float("nan"))
     with pytest.raises(CodecError, match=r"analysis.*not finite"):
         codec.encode(np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.mark.parametrize("inputs", [32767, 40000, 65536])
+def test_sums_that_overflow_64_bits_are_refused_too(inputs: int) -> None:
+    weight = torch.full((1, inputs), 2.0**24 - 1)
+    with pytest.raises(CodecError, match="too large for exact sums"):
+        quantize_layer(weight, None, ACTIVATION, "layer")

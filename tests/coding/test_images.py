@@ -1,6 +1,7 @@
 """Pictures of every kind: those that are read as they look, and those that are refused by name."""
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -270,3 +271,23 @@ def test_whatever_a_reader_raises_is_an_image_error(
     monkeypatch.setattr(Image.Image, "crop", fails)
     with pytest.raises(ImageError, match=r"a\.png: is damaged"):
         read_image(tmp_path / "a.png")
+
+
+def test_pillows_limit_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    assert read_image(tmp_path / "a.png").shape == (30, 40, 3)
+    assert Image.MAX_IMAGE_PIXELS == 100
+
+
+def test_what_cannot_be_read_twice_or_has_no_name_is_refused(tmp_path: Path) -> None:
+    read, write = os.pipe()
+    os.write(write, b"P6 1 1 255\n123")
+    os.close(write)
+    try:
+        with pytest.raises(ImageError, match="cannot be read"):
+            read_image(f"/dev/fd/{read}")
+    finally:
+        os.close(read)
+    with pytest.raises(ImageError, match="cannot be read"):
+        read_image("a\0b.png")

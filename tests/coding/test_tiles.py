@@ -1,6 +1,7 @@
 """Pictures in tiles: what comes back, tiles alone, regions alone, and what damage reaches."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.errors import BitstreamError, ConfigError
 from taskpress.coding.grid import Box, Grid
 from taskpress.coding.images import open_picture, to_array
+from taskpress.coding.parallel import in_parallel
 
 HEIGHT, WIDTH, SIDE = 150, 260, 128
 LIMIT = Box(0, 0, WIDTH, HEIGHT)
@@ -202,3 +204,19 @@ def test_a_payload_that_is_no_tiles(lively, picture) -> None:
     data = bitstream.pack_tiles(codec.fingerprint, Grid(128, 64, 64), payloads)
     with pytest.raises(BitstreamError, match=r"tile 1 \(column 1, row 0\): the payload"):
         codec.decode(data)
+
+
+def test_threads_of_others_keep_their_number(three_threads: None) -> None:
+    def in_a_new_thread() -> int:
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(torch.get_num_threads).result()
+
+    found = in_parallel(lambda _: (torch.get_num_threads(), in_a_new_thread()), range(6))
+    assert found == [(1, 3)] * 6
+    assert in_a_new_thread() == 3
+
+
+def test_an_error_in_parallel_work_is_raised(three_threads: None) -> None:
+    with pytest.raises(ZeroDivisionError):
+        in_parallel(lambda item: 1 // item, [1, 0, 2])
+    assert in_parallel(str, [1, 2]) == ["1", "2"]

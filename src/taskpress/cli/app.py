@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import warnings
 from typing import Annotated, TextIO
@@ -71,6 +72,8 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     warnings.showwarning = _show_warning
+    # As an exception it lets what is half-written be cleared away.
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         app(args=arguments)
     except (TaskPressError, OSError) as error:
@@ -78,6 +81,8 @@ def main() -> None:
             raise
         typer.echo(f"taskpress: {' '.join(str(error).split())}", err=True)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _show_warning(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from os import cpu_count
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ from taskpress.coding.errors import ConfigError, TaskPressError
 Row = dict[str, object]
 
 Jobs = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Files at once; all cores by default.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
+Skip = Annotated[bool, typer.Option("--skip", help="Leave out files whose outcome is there already.")]
 
 
 def targets(inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str) -> list[tuple[Path, Path]]:
@@ -36,6 +39,34 @@ def targets(inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str) -> l
     return [(path, target) for target, path in taken.items()]
 
 
+def to_do(
+    pairs: Sequence[tuple[Path, Path]], output: Path, force: bool, skip: bool
+) -> Sequence[tuple[Path, Path]]:
+    """The pairs whose target is to be written, into an output folder that is there now.
+
+    ConfigError for targets that are there already, unless one of both options says what to do with them, and
+    for an output folder that cannot be made.
+    """
+    there = [target for _, target in pairs if os.path.lexists(target)]
+    if there and not (force or skip):
+        raise ConfigError(
+            f"{there[0]}: is there already ({len(there)} of {len(pairs)} are); choose another folder with "
+            "-o, leave out what is there with --skip, or replace it with --force"
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{output}: cannot be made a folder ({error.strerror or error})") from None
+    return pairs if force else [(path, target) for path, target in pairs if not os.path.lexists(target)]
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def printable(text: str) -> str:
     """With marks in place of what names of files may hold and no output takes."""
     return text.encode(errors="replace").decode()
@@ -51,17 +82,18 @@ def run_all(
 ) -> None:
     """Calls `work(file, target)` for each pair, several at once, and prints what came out of each.
 
-    Files that fail are listed on standard error when all are done, and the command exits with 1.
+    Files that fail are listed on standard error when all are done, and the command exits with 1. What is no
+    fault of the file, but a defect here, is listed with its traceback.
     """
     import torch
     from rich.console import Console
     from rich.progress import Progress
 
-    workers = min(jobs or cpu_count() or 1, len(pairs))
+    workers = max(1, min(jobs or cores(), len(pairs)))
     threads = torch.get_num_threads()
     rows: dict[Path, Row] = {}
     failures: dict[Path, str] = {}
-    torch.set_num_threads(threads if workers == 1 else 1)
+    torch.set_num_threads(max(1, threads // workers))
     try:
         with (
             Progress(console=Console(stderr=True), transient=True) as progress,
@@ -78,7 +110,7 @@ def run_all(
                     elif isinstance(error, TaskPressError | OSError):
                         failures[path] = str(error)
                     elif isinstance(error, Exception):
-                        failures[path] = f"{path}: {type(error).__name__}: {error}"
+                        failures[path] = f"{path}: {''.join(traceback.format_exception(error))}"
                     else:
                         raise error
                     progress.advance(bar)

@@ -13,6 +13,8 @@ from taskpress.coding.bitstream import unpack
 from taskpress.coding.checkpoints import shipped_names
 from taskpress.coding.codec import Codec, Region
 from taskpress.coding.errors import BitstreamError, TaskPressError
+from taskpress.coding.files import files_below
+from taskpress.coding.transforms import check_precision
 
 
 def find_bitstreams(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
@@ -20,7 +22,7 @@ def find_bitstreams(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     found = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(path.rglob("*.tpc"))
+            inside = files_below(path, {".tpc"})
             if not inside:
                 raise BitstreamError(f"{path}: holds no .tpc file")
             found += [(file, file.relative_to(path)) for file in inside]
@@ -41,7 +43,7 @@ class CodecFinder:
     """Finds codecs by fingerprint among those given and those shipped; each is loaded once."""
 
     def __init__(self, given: Sequence[str], precision: str = "float32") -> None:
-        self._precision = precision
+        self._precision = check_precision(precision)
         self._unread = shipped_names()
         self._by_fingerprint: dict[str, tuple[str, Codec]] = {}
         self._lock = Lock()

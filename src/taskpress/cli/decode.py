@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Jobs, Row, run_all, targets
+from taskpress.cli.batch import Force, Jobs, Row, Skip, run_all, targets, to_do
 from taskpress.cli.measuring import AsJson, Precision
 from taskpress.coding.errors import ConfigError
 
@@ -27,9 +27,8 @@ def decode(
         ),
     ] = None,
     precision: Precision = "float32",
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace pictures that lie beside their .tpc files.")
-    ] = False,
+    force: Force = False,
+    skip: Skip = False,
     jobs: Jobs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -53,13 +52,7 @@ def decode(
         return f"{row['file']}  {row['width']}x{row['height']}  {row['codec']}"
 
     pairs = targets(find_bitstreams(files), output, ".png")
-    for path, target in pairs:
-        if not force and target.exists() and target.resolve().parent == path.resolve().parent:
-            raise ConfigError(
-                f"{target}: is there already and may be what {path.name} was made of; choose another folder "
-                "with -o, or replace it with --force"
-            )
-    run_all(work, pairs, "decoding", jobs, line, as_json)
+    run_all(work, to_do(pairs, output, force, skip), "decoding", jobs, line, as_json)
 
 
 def parse_region(text: str) -> tuple[int, int, int, int]:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Jobs, Row, run_all, targets
+from taskpress.cli.batch import Force, Jobs, Row, Skip, run_all, targets, to_do
 from taskpress.cli.measuring import AsJson, Precision, TileSide
+from taskpress.coding.bitstream import MAX_SIDE
 from taskpress.coding.files import atomic_write
 
 
@@ -17,10 +18,12 @@ def encode(
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures; folders are walked.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the .tpc files.")],
     resize: Annotated[
-        int | None, typer.Option(min=16, help="Scale the long side to this many pixels first.")
+        int | None, typer.Option(min=16, max=MAX_SIDE, help="Scale the long side to this many pixels first.")
     ] = None,
     tile: TileSide = None,
     precision: Precision = "float32",
+    force: Force = False,
+    skip: Skip = False,
     jobs: Jobs = None,
     as_json: AsJson = False,
 ) -> None:
@@ -30,11 +33,9 @@ def encode(
 
     Example: taskpress encode scenes-aux-q3 photos -o coded
     """
-    from PIL import Image as Pillow
-
-    from taskpress.coding.bitstream import MAX_PIXELS
     from taskpress.coding.codec import Codec
     from taskpress.coding.images import read_image, resize_long_side
+    from taskpress.coding.picture_coding import check_tile
     from taskpress.datasets.folder import find_pictures
 
     pairs = []
@@ -44,8 +45,7 @@ def encode(
         else:
             pairs.append((path, Path(path.name)))
     model = Codec.load(codec, precision)
-    # What may be coded may be read: Pillow takes more than a third of that for an attack.
-    Pillow.MAX_IMAGE_PIXELS = MAX_PIXELS
+    check_tile(tile)
 
     def work(path: Path, target: Path) -> Row:
         image = read_image(path)
@@ -66,4 +66,5 @@ def encode(
     def line(row: Row) -> str:
         return f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp"
 
-    run_all(work, targets(pairs, output, ".tpc"), "encoding", jobs, line, as_json)
+    wanted = to_do(targets(pairs, output, ".tpc"), output, force, skip)
+    run_all(work, wanted, "encoding", jobs, line, as_json)

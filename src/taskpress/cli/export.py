@@ -26,6 +26,7 @@ def export(
         bool, typer.Option("--half", help="Store float16; of float32 weights that makes another codec.")
     ] = False,
     name: Annotated[str | None, typer.Option(help="Another name; for one codec only.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace other codecs of the same name.")] = False,
 ) -> None:
     """Copy codecs into a folder, each with a JSON card: data, command, seed, figures, versions.
 
@@ -49,6 +50,8 @@ def export(
     output.mkdir(parents=True, exist_ok=True)
     for source, target in targets.items():
         codec = Codec.load(source)
+        if target.exists() and not force:
+            _check_replaceable(source, codec.fingerprint, target)
         codec.save(target, half=half, card={**codec.card, "name": target.stem})
         shipped = Codec.load(target)
         figures = [r.summary() for r in measured if r.codec_fingerprint == shipped.fingerprint]
@@ -56,3 +59,13 @@ def export(
         text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
         atomic_write(target.with_suffix(".json"), text.encode())
         typer.echo(target)
+
+
+def _check_replaceable(source: str, fingerprint: str, target: Path) -> None:
+    """ConfigError where writing `target` would lose a codec, and every file that was coded with it."""
+    from taskpress.coding.codec import Codec
+
+    if Path(source).exists() and target.samefile(source):
+        raise ConfigError(f"{target}: would replace what it is made of; choose another folder with -o")
+    if Codec.load(target).fingerprint != fingerprint:
+        raise ConfigError(f"{target}: holds another codec; choose another folder with -o, or use --force")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from taskpress.cli.batch import printable
 from taskpress.cli.measuring import AsJson
 
 
@@ -16,6 +18,10 @@ def info(
     file: Annotated[
         str, typer.Argument(help="A .tpc file, a codec file or a shipped codec's name; none: list those.")
     ] = "",
+    codecs: Annotated[
+        list[str] | None,
+        typer.Option("--codec", help="Codec file that a .tpc file may be of, beside the shipped ones."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Say what a file is: a coded picture (size, codec, bits) or a codec (architecture, cost, training)."""
@@ -23,8 +29,8 @@ def info(
 
     if not file:
         facts: dict[str, object] = {"shipped codecs": shipped_names()}
-    elif Path(file).suffix == ".tpc":
-        facts = _bitstream(Path(file))
+    elif Path(file).suffix.lower() == ".tpc":
+        facts = _bitstream(Path(file), codecs or ())
     else:
         facts = _codec(file)
     if as_json:
@@ -33,10 +39,11 @@ def info(
     for name, value in facts.items():
         if isinstance(value, dict):
             value = json.dumps(value)
-        typer.echo(f"{name + ':':22} {', '.join(map(str, value)) if isinstance(value, list) else value}")
+        shown = ", ".join(map(str, value)) if isinstance(value, list) else value
+        typer.echo(printable(f"{name + ':':22} {shown}"))
 
 
-def _bitstream(path: Path) -> dict[str, object]:
+def _bitstream(path: Path, codecs: Sequence[str]) -> dict[str, object]:
     from taskpress.cli.bitstreams import CodecFinder, read_bitstream
     from taskpress.coding.bitstream import read_header
     from taskpress.coding.errors import BitstreamError
@@ -47,9 +54,9 @@ def _bitstream(path: Path) -> dict[str, object]:
     except BitstreamError as error:
         raise BitstreamError(f"{path}: {error}") from None
     try:
-        name = CodecFinder(()).find(path, data)[0]
+        name = CodecFinder(codecs).find(path, data)[0]
     except BitstreamError:
-        name = "none of the shipped ones"
+        name = "unknown; name it with --codec"
     return {
         "file": str(path),
         "size": f"{header.width}x{header.height}",

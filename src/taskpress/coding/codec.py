@@ -25,7 +25,7 @@ from taskpress.coding.cost import Cost, allocator_cost, model_cost
 from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import add_noise, at_least_float32
 from taskpress.coding.errors import CodecError, ImageError
-from taskpress.coding.fingerprint import fingerprint, samples, values_of
+from taskpress.coding.fingerprint import checksum, fingerprint
 from taskpress.coding.grid import UNIT
 from taskpress.coding.images import open_picture
 from taskpress.coding.models import HyperpriorModel, Output
@@ -56,15 +56,11 @@ class Estimate(NamedTuple):
 
 
 class Frozen(NamedTuple):
-    """coder          codes by the weights as they were
-    marks          by which most changes of theirs are seen: addresses, versions
-    views, values  some of the weights, and what these were
-    """
+    """`coder` codes by the weights as they were. Most changes show in `marks`, all others in `checksum`."""
 
     coder: PictureCoder
     marks: tuple[Any, ...]
-    views: list[Tensor]
-    values: bytes
+    checksum: int
 
 
 def pad(x: Tensor) -> Tensor:
@@ -244,6 +240,7 @@ class Codec(nn.Module):
             raise ImageError(
                 f"a batch is a float tensor [B, 3, H, W], not {batch.dtype} {tuple(batch.shape)}"
             )
+        batch = batch.to(torch.float32)
         height, width = batch.shape[-2:]
         if self.training:
             y, decision = self._analyze(pad(batch), self.model.g_a, explore)
@@ -265,7 +262,7 @@ class Codec(nn.Module):
     def training_latent(self, batch: Tensor, straight_through: bool = False) -> Tensor:
         """What `estimate(batch, …).latent` is in training mode, [B, M, h, w], without a gradient."""
         y, decision = self._analyze(pad(batch), self._freeze().transforms.analysis)
-        quantized = torch.round(y) if straight_through else add_noise(y)
+        quantized = self._freeze().quantized(y)[0] if straight_through else add_noise(y)
         return quantized if decision is None else quantized / decision.gain
 
     def _analyze(
@@ -281,11 +278,8 @@ class Codec(nn.Module):
     def _rounded(self, y: Tensor, gain: Tensor | None) -> Output:
         """The model's output with the latents that are really coded; see `HyperpriorModel.code`."""
         model, frozen = self.model, self._freeze()
-        coder, g_s = frozen.coder, frozen.transforms.synthesis
-        with torch.no_grad():
-            coded = [coder.quantize(*pair) for pair in zip(y, model.h_a(y), strict=True)]
-        y_hat = torch.stack([latents.y_hat for latents in coded]).to(y.device)
-        z_hat = torch.stack([latents.z_hat for latents in coded]).to(y.device)
+        g_s = frozen.transforms.synthesis
+        y_hat, z_hat = frozen.quantized(y)
         # ŷ is known now, so its probabilities come in one parallel pass, through which gradients may flow.
         scales, means = model.scales_and_means(model.h_s(z_hat), y_hat)
         decoded = y_hat if gain is None else y_hat / gain
@@ -314,6 +308,10 @@ class Codec(nn.Module):
         if self.model.entropy_bottleneck.stale:
             self.model.entropy_bottleneck.fit_quantiles()
         state = self._weights(keep_vars=True)
+        if other := {t.dtype for t in self.parameters()} - {torch.float32}:
+            raise CodecError(
+                f"weights are {other.pop()}, not float32; use .float(), and `precision` or `half`"
+            )
         # In-place changes raise a tensor's version, moving or replacing it changes its address; what is done
         # through `.data`, or to inference tensors, shows in the values alone.
         marks = (
@@ -324,15 +322,14 @@ class Codec(nn.Module):
             ),
         )
         frozen = self._frozen
-        if frozen is None or frozen.marks != marks or frozen.values != values_of(frozen.views):
+        if frozen is None or frozen.marks != marks or frozen.checksum != checksum(state.values()):
             identity = (CODING, self.architecture, self.model.N, self.model.M)
             if self.allocator is not None:
                 identity += astuple(self.allocator.settings)
             name, coder = fingerprint(identity, state), EntropyCoder(self.model)
             transforms = build_transforms(self.model, self.precision, self._device)
-            views = samples(state.values())
             picture_coder = PictureCoder(name, self.model, self.allocator, coder, transforms)
-            self._frozen = frozen = Frozen(picture_coder, marks, views, values_of(views))
+            self._frozen = frozen = Frozen(picture_coder, marks, checksum(state.values()))
         return frozen.coder
 
     def __getstate__(self) -> dict[str, Any]:

@@ -35,7 +35,6 @@ from taskpress.coding.models import HyperpriorModel
 from taskpress.coding.tables import scale_levels
 from taskpress.coding.threads import single_blas_thread
 
-MEAN_LIMIT = 2.0**22
 # In the order in which they become known: a tap at (row, column) was decoded -(column + 3·row) steps ago.
 TAPS = sorted(
     ((row, column) for row in range(-2, 1) for column in range(-2, 3) if (row, column) < (0, 0)),
@@ -183,7 +182,6 @@ def gaussians(activations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     half = activations.shape[1] // 2
     scales, means = activations[:, :half], activations[:, half:]
     means = np.floor(means * 2.0 ** (LATENT.fraction - ACTIVATION.fraction) + 0.5)
-    np.clip(means, -MEAN_LIMIT, MEAN_LIMIT, out=means)
     return means, scale_levels(scales * 2.0**-ACTIVATION.fraction)
 
 

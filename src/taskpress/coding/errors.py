@@ -30,3 +30,7 @@ class RecognizerError(TaskPressError):
 
 class ConfigError(TaskPressError):
     """A preset or a setting that does not exist or does not fit."""
+
+
+class TrainingError(TaskPressError):
+    """A training that has diverged."""

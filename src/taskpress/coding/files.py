@@ -1,7 +1,8 @@
-"""Files appear whole or not at all."""
+"""Files are found below folders, and appear whole or not at all."""
 
+import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -16,8 +17,9 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     where anything is raised no temporary file is left behind.
     """
     path = Path(path)
-    # Long names stay within what file systems allow; who may read it, the umask says, as with any open().
-    part = path.with_name(f".{path.name[:64]}.{secrets.token_hex(8)}.part")
+    # Without the name, which may be as long as file systems allow already; who may read it, the umask says,
+    # as with any open().
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("x+b") as file:
             yield file
@@ -31,3 +33,19 @@ def atomic_write(path: Path, data: bytes) -> None:
     """Writes `data` to `path`, as `atomic_file` does."""
     with atomic_file(path) as file:
         file.write(data)
+
+
+def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Files of these (lower-case) suffixes, in whatever case, at any depth, sorted by path.
+
+    Links are followed, into each folder once.
+    """
+    found, seen = [], set()
+    for inside, folders, names in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(inside)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        paths = (Path(inside, name) for name in names)
+        found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+    return sorted(found)

@@ -67,7 +67,10 @@ def quantize_layer(weight: Tensor, bias: Tensor | None, source: Format, name: st
         for bits in range(MOST_BITS, fewest - 1, -1):
             whole, whole_offset = np.rint(real * 2.0**bits), np.rint(offset * 2.0 ** (bits + source.fraction))
             shift = bits + source.fraction - ACTIVATION.fraction
-            # In Python's integers: a bound on exactness must not be inexact itself.
+            # Far too large first, where int64 would overflow; then exactly, in Python's integers: a bound on
+            # exactness must not be inexact itself.
+            if np.abs(whole).reshape(len(whole), -1).sum(1).max() * source.limit > 2 * EXACT:
+                continue
             sums = np.abs(whole).astype(np.int64).reshape(len(whole), -1).sum(1).tolist()
             ends = np.abs(whole_offset).astype(np.int64).tolist()
             most = max(s * source.limit + end for s, end in zip(sums, ends, strict=True))

@@ -5,6 +5,8 @@ import struct
 import warnings
 from contextlib import ExitStack
 from pathlib import Path
+from threading import Lock
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -37,6 +39,7 @@ DAMAGE = (
     LookupError,
     struct.error,
 )
+_PILLOWS_LIMIT = Lock()
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 
@@ -51,21 +54,33 @@ def read_image(path: str | Path) -> np.ndarray:
         try:
             file = opened.enter_context(path.open("rb"))
             head = file.read(HEAD)
-        except OSError as error:
-            raise ImageError(f"{path}: cannot be read ({error.strerror or error})") from error
+            file.seek(0)
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ImageError(f"{path}: cannot be read ({reason})") from error
         if not head:
             raise ImageError(f"{path}: is empty (0 bytes)")
         if _is_deep(head):
             raise ImageError(f"{path}: 16-bit pictures are not coded; convert it to 8 bits first")
-        file.seek(0)
         try:
-            return from_pil(Image.open(file), str(path))
+            return from_pil(_opened(file), str(path))
         except UnidentifiedImageError as error:
             raise ImageError(f"{path}: is not a picture that Pillow knows") from error
-        except Image.DecompressionBombError as error:
-            raise ImageError(f"{path}: has too many pixels; split it first") from error
         except DAMAGE as error:
             raise ImageError(f"{path}: is damaged or truncated ({error or type(error).__name__})") from error
+
+
+def _opened(file: BinaryIO) -> Image.Image:
+    """A picture of which nothing but the header is read, of any size: `from_pil` says which are too large.
+
+    Pillow takes more than 179 million pixels for an attack.
+    """
+    with _PILLOWS_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(file)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _is_deep(head: bytes) -> bool:
@@ -134,8 +149,9 @@ def write_image(path: str | Path, array: np.ndarray) -> None:
     try:
         with atomic_file(path) as file:
             Image.fromarray(array).save(file, format=kind)
-    except OSError as error:
-        raise ImageError(f"{path}: cannot be written ({error.strerror or error})") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ImageError(f"{path}: cannot be written ({reason})") from error
 
 
 def to_tensor(array: np.ndarray) -> Tensor:

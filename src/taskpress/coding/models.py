@@ -103,8 +103,9 @@ class HyperpriorModel(nn.Module):
 
         `gain` [B, M, h, w] is what y was multiplied by for a finer or coarser quantization: the synthesis
         gets, and "y_hat" is, ŷ divided by it. `straight_through`: while training, the synthesis gets, and
-        "y_hat" is, y rounded, with the gradient of y itself; the rate keeps the noise, without which it would
-        have no gradient of use (Minnen and Singh, “Channel-wise autoregressive entropy models”, 2020).
+        "y_hat" is, y rounded around its mean, as it is coded, with the gradient of y itself; the rate keeps
+        the noise, without which it would have no gradient of use (Minnen and Singh, “Channel-wise
+        autoregressive entropy models”, 2020). The means are those of the noisy context.
         """
         z_hat, z_likelihoods = self.entropy_bottleneck(at_least_float32(self.h_a(y)))
         params = self.h_s(z_hat)
@@ -119,7 +120,7 @@ class HyperpriorModel(nn.Module):
             if self.context_prediction is not None:
                 y_hat = torch.round(y)
         if self.training and straight_through:
-            y_hat = round_straight_through(y)
+            y_hat = means + round_straight_through(y - means)
         decoded = y_hat if gain is None else y_hat / gain
         return {
             "x_hat": at_least_float32(self.g_s(decoded)),

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event
 from typing import TypeVar
 
 import torch
@@ -18,12 +19,26 @@ def in_parallel(work: Callable[[Item], Outcome], items: Sequence[Item]) -> list[
     workers = min(threads, len(items))
     if workers <= 1:
         return [work(item) for item in items]
-    try:
-        with (
-            single_blas_thread(),
-            ThreadPoolExecutor(workers, initializer=torch.set_num_threads, initargs=(1,)) as pool,
-        ):
-            return list(pool.map(work, items))
-    finally:
-        # What one thread sets is what threads begin with that come after it.
-        torch.set_num_threads(threads)
+    # What one thread sets is what threads begin with that come after it: so workers set theirs first, then
+    # the process gets its own back, then work begins.
+    ready, begin = Barrier(workers + 1), Event()
+
+    def one_thread() -> None:
+        torch.set_num_threads(1)
+        # Asked for the first time, a thread takes the process's number for its own: let that be this one.
+        torch.get_num_threads()
+        ready.wait()
+        begin.wait()
+
+    with ThreadPoolExecutor(workers, initializer=one_thread) as pool:
+        try:
+            outcomes = pool.map(work, items)
+            ready.wait()
+            torch.set_num_threads(threads)
+            with single_blas_thread():
+                begin.set()
+                return list(outcomes)
+        finally:
+            # Where it is interrupted before: nobody waits for ever.
+            ready.abort()
+            begin.set()

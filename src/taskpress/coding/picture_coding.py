@@ -9,9 +9,9 @@ context that begin anew. Its pixels depend on its neighbours' latents as they wo
 """
 
 import operator
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import SupportsIndex, overload
 
 import numpy as np
 import torch
@@ -72,6 +72,13 @@ class PictureCoder:
         if len(grid) == 1:
             return bitstream.pack(self.fingerprint, picture.width, picture.height, payloads[0])
         return bitstream.pack_tiles(self.fingerprint, grid, payloads)
+
+    @torch.no_grad()
+    def quantized(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """ŷ [B, M, h, w] and ẑ [B, N, h/4, w/4], as files hold them, of latents y [B, M, h, w]."""
+        coded = [self.coder.quantize(*pair) for pair in zip(y, self.model.h_a(y), strict=True)]
+        y_hat, z_hat = [one.y_hat for one in coded], [one.z_hat for one in coded]
+        return torch.stack(y_hat).to(y.device), torch.stack(z_hat).to(y.device)
 
     def level_map(self, picture: Picture, tile: int | None) -> np.ndarray:
         """int64 [h, w], as `encode` chooses the levels. The codec has an allocator."""
@@ -191,16 +198,28 @@ def cut(picture: Box, tile: int | None) -> Grid:
 
     ConfigError for a side that tiles cannot have.
     """
-    tile = None if tile is None else _whole(tile, "tiles of side")
     if tile is None:
         tile = min(SIDES, key=lambda side: borders(picture, side)) if is_large(picture) else 0
+    tile = check_tile(tile)
+    whole = max(picture.outward(UNIT))
+    return Grid(picture.width, picture.height, tile or whole)
+
+
+@overload
+def check_tile(tile: None) -> None: ...
+@overload
+def check_tile(tile: SupportsIndex) -> int: ...
+def check_tile(tile: SupportsIndex | None) -> int | None:
+    """The side, as it came; ConfigError for one that tiles cannot have."""
+    if tile is None:
+        return None
+    tile = _whole(tile, "tiles of side")
     if tile < 0 or tile % UNIT or tile > UNIT * MAX_TILE_UNITS:
         raise ConfigError(
             f"tiles of side {tile}: a multiple of {UNIT} from {UNIT} to {UNIT * MAX_TILE_UNITS}, "
             "or 0 for a picture in one piece"
         )
-    whole = max(picture.outward(UNIT))
-    return Grid(picture.width, picture.height, tile or whole)
+    return tile
 
 
 def _whole(number: SupportsIndex, what: str) -> int:
@@ -226,7 +245,7 @@ def region_of(header: Header, region: tuple[int, int, int, int] | None) -> Box:
     picture = Box(0, 0, header.width, header.height)
     if region is None:
         return picture
-    if len(region) != 4:
+    if not isinstance(region, Sequence) or len(region) != 4:
         raise ConfigError(f"region {region}: it takes left, top, right and bottom")
     box = Box(*(_whole(side, "region") for side in region))
     if box.width < 1 or box.height < 1 or box.within(picture) != box:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from taskpress.coding.errors import DataError
+from taskpress.coding.files import files_below
 from taskpress.coding.images import read_image
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category
@@ -17,7 +18,7 @@ def find_pictures(folder: str | Path) -> list[Path]:
     root = Path(folder)
     if not root.is_dir():
         raise DataError(f"{root}: no such folder of pictures")
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in PICTURE_SUFFIXES and p.is_file())
+    paths = files_below(root, PICTURE_SUFFIXES)
     if not paths:
         raise DataError(f"{root}: holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))})")
     return paths

@@ -50,7 +50,7 @@ def with_escaped(coder: RangeDecoder, values: list[int | None], tables: list[Tab
 def decode_step(coder: RangeDecoder, params: np.ndarray) -> np.ndarray:
     """ŷ · 2^8 [n, M] of a step's positions from their scales and means, activations [n, 2M]."""
     scales, means = np.split(params, 2, axis=1)
-    means = np.clip(means + 32 >> 6, -(2**22), 2**22)
+    means = means + 32 >> 6
     levels = [scale_level(x) for x in scales.ravel().tolist()]
     values: list[int | None] = [None] * len(levels)
     for i in sorted(range(len(levels)), key=levels.__getitem__):
