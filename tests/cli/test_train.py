@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from taskpress.coding.codec import Codec
+from taskpress.training.trainer import step_of
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,7 @@ from taskpress.coding.codec import Codec
         (["quick", "trainer.accelerator=abacus"], "abacus"),
         (["scenes", "codec.channels=48"], "N = 32"),
         (["quick", "--only", "aux-q7"], "aux-q1"),
+        (["quick", "trainer.precision=64-true"], "bf16-mixed"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_leaves_nothing(
@@ -63,3 +65,18 @@ def test_a_training_leaves_codecs_settings_and_logs(taskpress: Callable, tmp_pat
         assert len(rows) == 2 and {"rate", "loss", "step"} <= set(header.split(","))
         assert ("aux" in header.split(",")) == (arm == "task+aux")
         assert list((folder / "logs").rglob("events.out.tfevents.*"))
+
+
+def test_a_training_that_diverges_ends_there_and_says_so(taskpress: Callable, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    settings = ["codec.channels=8", "data.patch=64", "start.optimizer.learning_rate=1e30"]
+    settings += ["start.optimizer.warmup=0", "trainer.checkpoint_every=1"]
+    outcome = taskpress("train", "quick", *settings, "--only", "start", "-o", run, "--limit-steps", 5)
+    assert outcome.code == 1 and "quick-start: the loss is nan in step" in outcome.err
+    assert not (run / "codecs").exists()
+
+
+def test_a_finished_training_keeps_its_last_step(taskpress: Callable, tmp_path: Path) -> None:
+    settings = ["codec.channels=8", "data.patch=64", "--only", "start", "-o", tmp_path, "--limit-steps", 2]
+    assert taskpress("train", "quick", *settings).code == 0
+    assert step_of(tmp_path / "start" / "checkpoints" / "last.ckpt") == 2

@@ -73,3 +73,13 @@ def test_a_comparison_states_intervals_also_from_files(results: list[Result], tm
     (tmp_path / f"{results[0].codec}.matches.npz").write_bytes(b"PK damaged")
     with pytest.raises(DataError, match=r"matches\.npz: damaged"):
         Result.read(tmp_path / f"{results[0].codec}.json")
+
+
+def test_draws_are_the_same_for_all_coders(results: list[Result]) -> None:
+    twin = [
+        one.model_copy(update={"curve": "twin", "codec": f"twin-{one.codec}"})
+        for one in results
+        if one.curve == "jpeg"
+    ]
+    spread = compare([*results, *twin], "jpeg", 50).intervals["twin"]["ap"]
+    assert (spread.low, spread.high) == (0, 0)

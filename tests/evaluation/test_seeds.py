@@ -60,6 +60,15 @@ def test_each_seed_is_held_against_its_own_and_the_means_against_the_means(make_
     assert point.spread(lambda result: result.bpp) == pytest.approx((0.16, np.std([0.08, 0.24], ddof=1)))
 
 
+def test_an_arm_of_one_seed_is_held_against_that_seed_alone(make_result: Make) -> None:
+    results = [*trained(make_result, "task", 1, 1.0), *trained(make_result, "task", 2, 3.0)]
+    outcome = compare([*results, *trained(make_result, "mse", 1, 1.3)]).bd_rates["mse"]["ap"]
+    assert outcome.value == pytest.approx(30)
+    assert "seed 1, which both have" in (outcome.note or "")
+    other_way = compare([*results, *trained(make_result, "mse", 1, 1.3)], "mse").bd_rates["task"]["ap"]
+    assert other_way.value == pytest.approx(100 / 1.3 - 100)
+
+
 def test_a_curve_without_seeds_meets_every_seed(make_result: Make) -> None:
     jpeg = [make_result("jpeg", q, 2 * bpp, ap) for q, (_, bpp, ap) in enumerate(POINTS)]
     two = [*trained(make_result, "task", 1, 1.0), *trained(make_result, "task", 7, 4.0), *jpeg]

@@ -123,7 +123,8 @@ def test_it_learns_on_the_latent_of_training(monkeypatch: pytest.MonkeyPatch) ->
     for place in ("codec", "models"):
         monkeypatch.setattr(f"taskpress.coding.{place}.add_noise", lambda x: x + 0.25)
     for rounded in (False, True):
-        estimate = codec.train().estimate(images, straight_through=rounded)
+        # Rounded around the very means of coding, which training with straight-through takes from noise.
+        estimate = codec.train(not rounded).estimate(images)
         assert estimate.decision is not None and estimate.decision.gain.std() > 0.1
         ours = codec.training_latent(images, rounded)
         torch.testing.assert_close(ours, estimate.latent.detach(), atol=1e-5, rtol=1e-5)

@@ -147,6 +147,8 @@ def _cell(outcome: BdRate, spread: Interval | None) -> str:
         return "none, see below"
     low, high = outcome.overlap
     sure = "" if spread is None else f"\n[{spread.low:+.1f}, {spread.high:+.1f}]"
+    if spread is not None and spread.undefined:
+        sure += f"\nwithout {100 * spread.undefined:.1f} % of draws,\nwhich do not overlap"
     return (
         f"{outcome.value:+.1f} %{sure}\nover {low:.1f} to {high:.1f}\n({100 * outcome.share:.0f} % overlap)"
     )

@@ -16,7 +16,7 @@ from taskpress.evaluation.bootstrap import Interval, bd_rates, draws, interval, 
 from taskpress.evaluation.encoder_size import EncoderSize, mean_size
 from taskpress.evaluation.metrics import COMPARED, Metric
 from taskpress.evaluation.result import Result
-from taskpress.evaluation.seeds import OperatingPoint, Repeats, pairs, repeats
+from taskpress.evaluation.seeds import OperatingPoint, Repeats, matched, pairs, repeats
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Comparison:
     curves: results of each curve in order of rate; the anchor first, then learned ones, then classical ones
     repeats: the same by λ and seed
     bd_rates: [curve][metric], of all curves but the anchor; of curves with several seeds, by their means
+        over those that both have
     seed_rates: [curve][seed][metric]: the curve's training under a seed against the anchor's under the same,
         which saw the same batches, or against the anchor as a whole where that has no seeds; and the other
         way round. Empty where neither has several seeds.
@@ -161,8 +162,9 @@ def compare(results: Sequence[Result], anchor: str | None = None, resamples: int
 def _rate_of_means(
     base: Repeats[Result], test: Repeats[Result], anchor: str, name: str, metric: str
 ) -> BdRate:
-    outcome = bd_rate(_curve(anchor, base.points, metric), _curve(name, test.points, metric), metric)
-    notes = [note for note in (outcome.note, base.note, test.note) if note]
+    base_points, test_points, seeds = matched(base, test)
+    outcome = bd_rate(_curve(anchor, base_points, metric), _curve(name, test_points, metric), metric)
+    notes = [note for note in (outcome.note, seeds, base.note, test.note) if note]
     return replace(outcome, note="; ".join(notes) or None)
 
 
@@ -179,19 +181,19 @@ def _intervals(comparison: Comparison, resamples: int) -> dict[str, Any]:
             id(result): sample(result, metric, weights[:, [order[one.id] for one in result.pictures]])
             for result in chain.from_iterable(curves.values())
         }
-        drawn = {}
         for name, results in curves.items():
             points = [sampled[id(result)] for result in results]
             found = [None if point is None else interval(point.accuracies) for point in points]
             if any(found):
                 of_accuracies.setdefault(name, {})[metric] = found
-            of_means = [
-                [sampled[id(one)] for one in point.results] for point in comparison.repeats[name].points
-            ]
-            drawn[name] = mean_curve(of_means)
-        base = drawn[anchor]
-        for name, test in drawn.items():
-            if name == anchor or base is None or test is None:
+        for name, of_curve in comparison.repeats.items():
+            if name == anchor:
+                continue
+            base, test = (
+                mean_curve([[sampled[id(one)] for one in point.results] for point in points])
+                for points in matched(comparison.repeats[anchor], of_curve)[:2]
+            )
+            if base is None or test is None:
                 continue
             spread = interval(bd_rates(base, test))
             if spread is not None:

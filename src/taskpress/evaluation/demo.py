@@ -40,6 +40,8 @@ from taskpress.recognition.protocol import Recognizer
 RECOGNIZER = "scenes"
 ANCHORS = {"jpeg": (5, 10, 20), "webp": (1, 10, 30), "avif": (10, 20, 35)}
 SHOWN = (0, 1, 2)
+DRAWS = 200
+"""Of pictures, for intervals; `make results` has more of them, and takes minutes."""
 """Scenes in the report: the first ones of the test split, whatever they look like."""
 
 
@@ -86,7 +88,7 @@ def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Compari
         result.write(results_folder / f"{result.codec}.json")
     shares = collect([future.result() for future in sharing], reference, _recognizer().name)
     shares.write(folder / "shares.json")
-    comparison = compare(results, anchor="task")
+    comparison = compare(results, anchor="task", resamples=DRAWS)
     _, curves = write_comparison(comparison, folder)
     report = render_report(
         comparison,

@@ -61,13 +61,15 @@ def headline(comparison: Comparison) -> str:
         return f"Curves against {comparison.anchor}"
     if outcome.value is None:
         return f"With and without the auxiliary loss cannot be compared: {outcome.reason}"
-    word = "saves" if outcome.value < 0 else "costs"
     low, high = outcome.overlap or (math.nan, math.nan)
-    return (
-        f"At equal accuracy the auxiliary loss {word} {abs(outcome.value):.1f} % of the bits "
-        f"(BD-rate over a teacher AP of {low:.0f} to {high:.0f}; "
-        "one training each, so a few percent are noise)"
-    )
+    spread = comparison.intervals.get("task+aux", {}).get("teacher_ap")
+    sure = "" if spread is None else f" [{spread.low:+.1f}, {spread.high:+.1f}]"
+    rate = f"BD-rate {outcome.value:+.1f} %{sure} over a teacher AP of {low:.0f} to {high:.0f}"
+    figures = f"({rate}; one training each)"
+    if spread is not None and spread.low <= 0 <= spread.high:
+        return f"With and without the auxiliary loss: no difference beyond noise {figures}"
+    word = "saves" if outcome.value < 0 else "costs"
+    return f"At equal accuracy the auxiliary loss {word} {abs(outcome.value):.1f} % of the bits {figures}"
 
 
 def _number(value: float | None, digits: int = 1) -> str:

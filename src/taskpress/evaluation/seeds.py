@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Generic, NamedTuple, Protocol, TypeVar
@@ -130,6 +130,35 @@ def pairs(
         return []
     seeds = [s for s in anchor.by_seed or test.by_seed if s in (test.by_seed or anchor.by_seed)]
     return [(s, anchor.by_seed.get(s, anchor.points), test.by_seed.get(s, test.points)) for s in seeds]
+
+
+def matched(
+    anchor: Repeats[M], test: Repeats[M]
+) -> tuple[tuple[OperatingPoint[M], ...], tuple[OperatingPoint[M], ...], str | None]:
+    """The points of both over the seeds that both have, and a note where one has others too.
+
+    A mean over two seeds against one of them would compare other batches. A curve without seeds, or of none
+    of the other's, is taken as it is.
+    """
+    common = anchor.by_seed.keys() & test.by_seed.keys()
+    if not common or anchor.by_seed.keys() == test.by_seed.keys():
+        return anchor.points, test.points, None
+    named = ", ".join(map(str, sorted(common)))
+    return (
+        _of_seeds(anchor.points, common),
+        _of_seeds(test.points, common),
+        f"of seed {named}, which both have",
+    )
+
+
+def _of_seeds(points: Sequence[OperatingPoint[M]], seeds: Set[int]) -> tuple[OperatingPoint[M], ...]:
+    kept = [
+        tuple(one for one in point.results if one.training is not None and one.training.seed in seeds)
+        for point in points
+    ]
+    return tuple(
+        sorted((OperatingPoint(results) for results in kept if results), key=lambda point: point.bpp)
+    )
 
 
 def _seed(point: OperatingPoint[M]) -> int | None:

@@ -15,7 +15,6 @@ from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -89,8 +88,8 @@ def teach_branches(
         return
     module = BranchTraining(training)
     learned, published = own / "learned.safetensors", shared / f"{_identity(training)}.safetensors"
-    _adopt(published, learned)
-    if not learned.exists():
+    # All ranks must find the same: what is published was so before any of them began this training.
+    if not (learned.exists() or published.exists()):
         data = CropsModule(
             config.data.model_copy(update={"batch": first.batch}), config.seed, teachers[0], teachers[1:]
         )
@@ -106,14 +105,7 @@ def teach_branches(
             if not published.exists():
                 _write(published, content)
         trainer.strategy.barrier()
-    module.branches.load_state_dict(load_file(learned))
-
-
-@rank_zero_only
-def _adopt(published: Path, learned: Path) -> None:
-    """Only rank 0 looks at what other trainings may write meanwhile: all ranks must find the same."""
-    if not learned.exists() and published.exists():
-        _write(learned, published.read_bytes())
+    module.branches.load_state_dict(load_file(learned if learned.exists() else published))
 
 
 def _write(path: Path, content: bytes) -> None:

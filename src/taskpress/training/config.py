@@ -145,7 +145,7 @@ class OptimizerConfig(Section):
         None, gt=0, description="of what begins from random weights, branch and allocator; none: the codec's"
     )
     steps: int | None = Field(None, ge=1)
-    epochs: float | None = Field(None, gt=0, description="instead of steps: passes over the sources")
+    epochs: float | None = Field(None, gt=0, le=1e6, description="instead of steps: passes over the sources")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
@@ -162,7 +162,7 @@ class TrainerConfig(Section):
 
     accelerator: str = "auto"
     devices: int | str = 1
-    precision: str = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
     log_every: int = Field(20, ge=1)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.auxiliary.named import build_auxiliary
 from taskpress.coding.codec import Codec, Estimate
-from taskpress.coding.errors import ConfigError
+from taskpress.coding.errors import ConfigError, TrainingError
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig
@@ -75,6 +75,11 @@ class CodecTraining(lightning.LightningModule):
             own = allocator_terms(terms, estimate, batch.labels, baseline)
             loss = loss + self.config.objective.allocation_weight * torch.stack(list(own.values())).sum()
             terms.update({f"allocation/{name}": value for name, value in own.items()})
+        if not torch.isfinite(loss):
+            raise TrainingError(
+                f"{self.config.name}: the loss is {loss.item()} in step {self.global_step + 1}; lower "
+                "optimizer.learning_rate or the weights of the objective, and train in another folder with -o"
+            )
         if (self.global_step + 1) % self.config.trainer.log_every == 0:
             logged = {**terms, **self.objective.latent_gradients(terms, estimate.latent)}
             for name, value in logged.items():

@@ -127,6 +127,8 @@ def _train(
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
+    # The branch of the last step is looked at later (`evaluate-branch`), beside the codec of the last step.
+    trainer.save_checkpoint(last)
     if trainer.is_global_zero:
         card = {
             "name": config.name,

@@ -50,7 +50,7 @@ def build_trainer(
             max_epochs=-1,
             accelerator=settings.accelerator,
             devices=settings.devices,
-            precision=settings.precision,  # type: ignore[arg-type] # Lightning checks it and says what it takes
+            precision=settings.precision,
             gradient_clip_val=clip,
             enable_model_summary=False,
             use_distributed_sampler=False,
