@@ -28,6 +28,7 @@ from taskpress.training.trainer import step_of
         (["scenes", "codec.channels=48"], "N = 32"),
         (["quick", "--only", "aux-q7"], "aux-q1"),
         (["quick", "trainer.precision=64-true"], "bf16-mixed"),
+        (["quick", "recognizer=classify-resnet18:random", "objective.allocation=roi"], "boxes"),
     ],
 )
 def test_a_wrong_setting_is_one_line_and_leaves_nothing(

@@ -33,14 +33,9 @@ ENTROPY_WEIGHT = 0.01
 def give_allocator(codec: Codec, config: RunConfig, recognizer: Recognizer | None) -> None:
     """Attaches the allocator that a training asks for, with weights from its seed.
 
-    One that the initial codec brings along is kept; ConfigError where it is another than is asked for, and
-    where a term of the training needs boxes that the recognizer does not find.
+    One that the initial codec brings along is kept; ConfigError where it is another than is asked for.
     """
     objective = config.objective
-    if objective.needs_boxes and recognizer is not None and not recognizer.task.has_boxes:
-        raise ConfigError(
-            f"{config.name}: allocation and roi_weight need boxes; {recognizer.name} finds none"
-        )
     wanted = None
     if objective.allocation != "none":
         assert recognizer is not None
@@ -53,6 +48,14 @@ def give_allocator(codec: Codec, config: RunConfig, recognizer: Recognizer | Non
         raise ConfigError(f"{config.name}: the initial codec has the allocator {found}, not {wanted}")
     if wanted is not None and found is None:
         codec.attach_allocator(wanted, seed=config.seed)
+
+
+def check_boxes(config: RunConfig, recognizer: Recognizer | None) -> None:
+    """ConfigError where a term of the training needs boxes that the recognizer does not find."""
+    if config.objective.needs_boxes and recognizer is not None and not recognizer.task.has_boxes:
+        raise ConfigError(
+            f"{config.name}: allocation and roi_weight need boxes; {recognizer.name} finds none"
+        )
 
 
 def allocator_terms(

@@ -117,7 +117,7 @@ def _build_branch(
 ) -> AuxiliaryBranch | None:
     if config.objective.alpha == 0 or kind is None:
         return None
-    layers = _layers(recognizer, config.data.patch) if kind == "features" else []
+    layers = layer_channels(recognizer, config.data.patch) if kind == "features" else []
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return build_auxiliary(
@@ -130,7 +130,7 @@ def _build_branch(
         )
 
 
-def _layers(recognizer: Recognizer, patch: int) -> list[int]:
+def layer_channels(recognizer: Recognizer, patch: int) -> list[int]:
     """Channels of the recognizer's layers, of a grey picture; ConfigError for layers that are no maps, or
     that would not lie over the latent's."""
     pads = getattr(recognizer, "pads", None)

@@ -19,11 +19,11 @@ from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
-from taskpress.training.allocation import give_allocator
+from taskpress.training.allocation import check_boxes, give_allocator
 from taskpress.training.branch_first import teach_branches
 from taskpress.training.config import Preset, RunConfig, expand
 from taskpress.training.data import CropsModule
-from taskpress.training.module import CodecTraining
+from taskpress.training.module import CodecTraining, layer_channels
 from taskpress.training.objective import Objective, Weighted
 from taskpress.training.settings import read_settings
 from taskpress.training.teacher import Teacher
@@ -80,12 +80,15 @@ def _check(config: RunConfig, recognizers: Sequence[Recognizer]) -> None:
     """ConfigError or RecognizerError for losses that these recognizers cannot give."""
     first, further = next(iter(recognizers), None), [Weighted(one, 1.0) for one in recognizers[1:]]
     Objective(config.objective, config.rate, first, further=further)
+    check_boxes(config, first)
     if config.objective.alpha == 0:
         return
     kinds = [config.objective.auxiliary, *(one.auxiliary for one in config.further)]
     for kind, recognizer in zip(kinds, recognizers, strict=False):
         if kind is not None:
             check_auxiliary(kind, recognizer.task)
+        if kind == "features":
+            layer_channels(recognizer, config.data.patch)
 
 
 def _train(
