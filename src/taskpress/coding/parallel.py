@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from threading import Barrier, Event
+from threading import Event, Semaphore
 from typing import TypeVar
 
 import torch
@@ -21,24 +21,24 @@ def in_parallel(work: Callable[[Item], Outcome], items: Sequence[Item]) -> list[
         return [work(item) for item in items]
     # What one thread sets is what threads begin with that come after it: so workers set theirs first, then
     # the process gets its own back, then work begins.
-    ready, begin = Barrier(workers + 1), Event()
+    ready, begin = Semaphore(0), Event()
 
     def one_thread() -> None:
         torch.set_num_threads(1)
         # Asked for the first time, a thread takes the process's number for its own: let that be this one.
         torch.get_num_threads()
-        ready.wait()
+        ready.release()
         begin.wait()
 
-    with ThreadPoolExecutor(workers, initializer=one_thread) as pool:
+    # The pool ends first: a library of matrix products must not change its threads while one is at work.
+    with single_blas_thread(), ThreadPoolExecutor(workers, initializer=one_thread) as pool:
         try:
             outcomes = pool.map(work, items)
-            ready.wait()
+            for _ in range(workers):
+                ready.acquire()
             torch.set_num_threads(threads)
-            with single_blas_thread():
-                begin.set()
-                return list(outcomes)
+            begin.set()
+            return list(outcomes)
         finally:
             # Where it is interrupted before: nobody waits for ever.
-            ready.abort()
             begin.set()
