@@ -47,24 +47,18 @@ def to_do(
     ConfigError for targets that are there already, unless one of both options says what to do with them, and
     for an output folder that cannot be made.
     """
-    there = [target for _, target in pairs if os.path.lexists(target)]
+    there = dict.fromkeys(target for _, target in pairs if os.path.lexists(target))
     if there and not (force or skip):
+        first = next(iter(there))
         raise ConfigError(
-            f"{there[0]}: is there already ({len(there)} of {len(pairs)} are); choose another folder with "
-            "-o, leave out what is there with --skip, or replace it with --force"
+            f"{first}: is there already ({len(there)} of {len(pairs)} are); choose another folder with -o, "
+            "leave out what is there with --skip, or replace it with --force"
         )
     try:
         output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{output}: cannot be made a folder ({error.strerror or error})") from None
-    return pairs if force else [(path, target) for path, target in pairs if not os.path.lexists(target)]
-
-
-def cores() -> int:
-    """How many this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    return [(path, target) for path, target in pairs if force or target not in there]
 
 
 def printable(text: str) -> str:
@@ -88,6 +82,8 @@ def run_all(
     import torch
     from rich.console import Console
     from rich.progress import Progress
+
+    from taskpress.coding.threads import cores
 
     workers = max(1, min(jobs or cores(), len(pairs)))
     threads = torch.get_num_threads()

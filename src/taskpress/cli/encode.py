@@ -44,8 +44,8 @@ def encode(
             pairs += [(file, file.relative_to(path)) for file in find_pictures(path)]
         else:
             pairs.append((path, Path(path.name)))
-    model = Codec.load(codec, precision)
     check_tile(tile)
+    model = Codec.load(codec, precision)
 
     def work(path: Path, target: Path) -> Row:
         image = read_image(path)

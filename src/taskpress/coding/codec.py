@@ -246,9 +246,10 @@ class Codec(nn.Module):
             y, decision = self._analyze(pad(batch), self.model.g_a, explore)
             out = self.model.code(y, decision.gain if decision is not None else None, straight_through)
         else:
+            frozen = self._freeze()
             with torch.no_grad():
-                y, decision = self._analyze(pad(batch), self._freeze().transforms.analysis, explore)
-            out = self._rounded(y, decision.gain if decision is not None else None)
+                y, decision = self._analyze(pad(batch), frozen.transforms.analysis, explore)
+            out = self._rounded(frozen, y, decision.gain if decision is not None else None)
         likelihoods = out["likelihoods"]
         z_bits = -torch.log2(likelihoods["z"]).sum(1, keepdim=True)
         spread = F.interpolate(z_bits, scale_factor=4.0, mode="nearest").squeeze(1) / 16
@@ -261,8 +262,9 @@ class Codec(nn.Module):
     @torch.no_grad()
     def training_latent(self, batch: Tensor, straight_through: bool = False) -> Tensor:
         """What `estimate(batch, …).latent` is in training mode, [B, M, h, w], without a gradient."""
-        y, decision = self._analyze(pad(batch), self._freeze().transforms.analysis)
-        quantized = self._freeze().quantized(y)[0] if straight_through else add_noise(y)
+        frozen = self._freeze()
+        y, decision = self._analyze(pad(batch), frozen.transforms.analysis)
+        quantized = frozen.quantized(y)[0] if straight_through else add_noise(y)
         return quantized if decision is None else quantized / decision.gain
 
     def _analyze(
@@ -275,10 +277,9 @@ class Codec(nn.Module):
         decision = self.allocator(x, explore)
         return self.allocator.attend(y) * decision.gain, decision
 
-    def _rounded(self, y: Tensor, gain: Tensor | None) -> Output:
+    def _rounded(self, frozen: PictureCoder, y: Tensor, gain: Tensor | None) -> Output:
         """The model's output with the latents that are really coded; see `HyperpriorModel.code`."""
-        model, frozen = self.model, self._freeze()
-        g_s = frozen.transforms.synthesis
+        model, g_s = self.model, frozen.transforms.synthesis
         y_hat, z_hat = frozen.quantized(y)
         # ŷ is known now, so its probabilities come in one parallel pass, through which gradients may flow.
         scales, means = model.scales_and_means(model.h_s(z_hat), y_hat)

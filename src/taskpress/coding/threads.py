@@ -1,5 +1,6 @@
-"""How many threads matrix products may use."""
+"""How many cores there are, and how many threads matrix products may use."""
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,13 @@ from typing import Any
 import numpy as np  # noqa: F401 - its BLAS must be loaded to be found
 import torch
 from threadpoolctl import ThreadpoolController
+
+
+def cores() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
-from os import cpu_count
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.errors import CodecError
 from taskpress.coding.files import atomic_write
 from taskpress.coding.images import to_tensor
-from taskpress.coding.threads import single_thread
+from taskpress.coding.threads import cores, single_thread
 from taskpress.datasets.scenes import Scenes
 from taskpress.evaluation.allocation import allocate
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
@@ -40,9 +39,9 @@ from taskpress.recognition.protocol import Recognizer
 RECOGNIZER = "scenes"
 ANCHORS = {"jpeg": (5, 10, 20), "webp": (1, 10, 30), "avif": (10, 20, 35)}
 SHOWN = (0, 1, 2)
+"""Scenes in the report: the first ones of the test split, whatever they look like."""
 DRAWS = 200
 """Of pictures, for intervals; `make results` has more of them, and takes minutes."""
-"""Scenes in the report: the first ones of the test split, whatever they look like."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ def run_demo(folder: Path, scenes: int = 64, jobs: int | None = None) -> Compari
     results_folder = folder / "results"
     results_folder.mkdir(parents=True, exist_ok=True)
     todo = [Job(name) for name in names] + [Job(k, q) for k, qualities in ANCHORS.items() for q in qualities]
-    workers = jobs or cpu_count() or 1
+    workers = jobs or cores()
     # One-thread processes side by side use the cores better than processes that fight for them.
     with Progress(console=Console(stderr=True), transient=True) as progress, single_thread():
         bar = progress.add_task("the detector on uncompressed scenes", total=len(todo) + len(names))

@@ -105,8 +105,7 @@ class Objective:
         `gradient/task` (with the share of MSE), `gradient/aux`, `gradient/rate`; `gradient/cosine` between
         the first two: above 0 where the auxiliary loss asks for what the task asks for. No `gradient/rate`
         with an allocator, where the rate is that of Ẑ times its gains, nor with straight-through rounding,
-        where it is that of noise. Call it before the backward pass of
-        `loss`; the graph is kept.
+        where it is that of noise. Call it before the backward pass of `loss`; the graph is kept.
         """
         config = self.config
         distortion = terms.get("roi_mse", terms["mse"])
