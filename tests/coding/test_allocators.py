@@ -107,7 +107,7 @@ def test_finer_levels_cost_bits_and_spare_errors(lively, picture, settings) -> N
         levels = torch.full((1, 8, 8), level)
         gain = codec.allocator.gains(levels)
         with torch.no_grad():
-            out = codec._rounded(latent * gain, gain)
+            out = codec._rounded(codec._freeze(), latent * gain, gain)
         rates.append(-out["likelihoods"]["y"].log2().sum().item())
         errors.append((out["y_hat"] - latent).square().mean().item())
     assert rates == sorted(rates) and errors == sorted(errors, reverse=True)
