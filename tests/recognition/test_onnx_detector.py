@@ -19,7 +19,7 @@ from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.onnx_detector import OnnxDetector
-from taskpress.recognition.protocol import Recognizer, SoftRecognizer, Task
+from taskpress.recognition.protocol import HeadedRecognizer, Recognizer, SoftRecognizer, Task
 
 TinyYolox = Callable[..., Path]
 
@@ -206,6 +206,21 @@ def test_features_are_what_both_towers_start_from(tiny_yolox: TinyYolox) -> None
     image = torch.from_numpy(canvas[:, ::-1].copy()) / 255
     for got, wanted in zip(OnnxDetector(path).features(image), expected, strict=True):
         np.testing.assert_allclose(got.numpy(), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_towers_on_its_own_stems_give_its_loss(tiny_yolox: TinyYolox) -> None:
+    detector = OnnxDetector(tiny_yolox())
+    assert isinstance(detector, HeadedRecognizer)
+    images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    boxes = torch.tensor([[8.0, 4.0, 50.0, 44.0]])
+    targets = [Detections(boxes, torch.tensor([1]), torch.ones(1)), Detections.empty()]
+    stems = [stem.detach().requires_grad_() for stem in detector.features(images)]
+    found, expected = detector.loss_of_features(images, stems, targets), detector.loss(images, targets)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value)
+    gradients = torch.autograd.grad(sum(found.values()), stems)  # type: ignore[arg-type]
+    assert all(gradient.isfinite().all() and gradient.abs().sum() > 0 for gradient in gradients)
 
 
 def test_features_are_refused_only_when_asked_for(tiny_yolox: TinyYolox) -> None:

@@ -61,6 +61,17 @@ def test_codec_and_branch_learn_at_their_own_rates(module: CodecTraining) -> Non
     assert {id(p) for p in own["params"]} == {id(p) for p in module.codec.model.parameters()}
 
 
-def test_gradients_are_clipped_as_configured(module: CodecTraining) -> None:
+def test_gradients_are_clipped_as_configured_codec_and_branch_each_by_itself(module: CodecTraining) -> None:
     for clip in (0.5, None):
         assert build_trainer(module.config.trainer, clip).gradient_clip_val == clip
+    optimizer = module.configure_optimizers()["optimizer"]
+    codec, branch = (group["params"] for group in optimizer.param_groups)
+    for parameters, norm in ((codec, 0.25), (branch, 1e6)):
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        size = torch.nn.utils.get_total_norm([parameter.grad for parameter in parameters])
+        torch._foreach_mul_([parameter.grad for parameter in parameters], float(norm / size))
+    module.configure_gradient_clipping(optimizer, None)
+    module.configure_gradient_clipping(optimizer, 0.5)
+    norms = [torch.nn.utils.get_total_norm([p.grad for p in parameters]) for parameters in (codec, branch)]
+    assert [norm.item() for norm in norms] == pytest.approx([0.25, 0.5], rel=1e-4)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
+
+Learns = Literal["labels", "features", "heads"]
+Judge = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Any]], dict[str, Tensor]]
+"""Images of one size, a recognizer's layers of them and targets, to named scalars: the recognizer's loss."""
 
 PRIOR = 0.01
 """Chance of an object that an untrained head states for every cell (Lin et al., arXiv:1708.02002, 3.3)."""
@@ -21,11 +25,11 @@ class AuxiliaryBranch(nn.Module, ABC):
     image's top left corner is the latent's, padding lies right and below.
 
     stride: pixels per cell
-    learns: "labels" of the teacher or its "features", in the uncompressed image
+    learns: in the uncompressed image the teacher's "labels" or "features", or, by its "heads", from both
     """
 
     stride: int
-    learns: ClassVar[Literal["labels", "features"]] = "labels"
+    learns: ClassVar[Learns] = "labels"
 
     @abstractmethod
     def forward(self, latent: Tensor) -> dict[str, Tensor]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from taskpress.auxiliary.branch import AuxiliaryBranch, prediction, stem, tower
+from taskpress.auxiliary.branch import AuxiliaryBranch, Learns, prediction, stem, tower
 
 
 class FeaturesBranch(AuxiliaryBranch):
@@ -28,7 +29,7 @@ class FeaturesBranch(AuxiliaryBranch):
     layers: channels of each of the recognizer's layers
     """
 
-    learns = "features"
+    learns: ClassVar[Learns] = "features"
 
     def __init__(
         self, latent_channels: int, layers: Sequence[int], stride: int = 16, width: int = 64

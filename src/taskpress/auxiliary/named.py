@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from taskpress.auxiliary.branch import AuxiliaryBranch
+from taskpress.auxiliary.branch import AuxiliaryBranch, Judge
 from taskpress.coding.errors import ConfigError
 from taskpress.targets import Task
 
@@ -18,6 +18,7 @@ FITTING: dict[str, tuple[Task, ...]] = {
     "segmentation": (Task.SEGMENTATION,),
     "classification": (Task.CLASSIFICATION,),
     "features": (*_WITH_BOXES, Task.SEGMENTATION),
+    "heads": _WITH_BOXES,
 }
 """Branches, and the tasks whose teachers say what they learn. A classifier cuts a picture before it looks."""
 
@@ -45,19 +46,24 @@ def build_auxiliary(
     width: int = 64,
     task: Task | None = None,
     layers: Sequence[int] = (),
+    finer: Sequence[float] = (),
+    judge: Judge | None = None,
 ) -> AuxiliaryBranch:
     """A branch with random initial weights (from torch's seed) on a latent of `latent_channels` channels.
 
     kind:    "detection" (classes and boxes), "objectness" (is an object's middle here), "foreground" (share
              of the cell inside objects), "instance" (classes, boxes and pixels of objects), "segmentation"
-             (classes in the cell), "classification" (of the whole picture) or "features" (of its layers)
+             (classes in the cell), "classification" (of the whole picture), "features" (the recognizer's
+             layers) or "heads" (these layers, and its loss by its own heads)
     classes: K of the recognizer; "objectness" and "foreground" do not tell them apart
     stride:  pixels per cell of the latent
     width:   channels inside the branch
     task:    of the teacher, where the branch is to be trained
-    layers:  channels of the recognizer's layers, for "features"
+    layers:  channels of the recognizer's layers, for "features" and "heads"
+    finer:   for "heads", how many positions of each layer lie beside each other in a cell
+    judge:   for "heads", `loss_of_features` of the recognizer
 
-    Raises ConfigError as `check_auxiliary` does.
+    Raises ConfigError as `check_auxiliary` does, and for "heads" without a judge.
     """
     check_auxiliary(kind, task)
     match kind:
@@ -85,6 +91,12 @@ def build_auxiliary(
             from taskpress.auxiliary.features import FeaturesBranch
 
             return FeaturesBranch(latent_channels, layers, stride, width)
+        case "heads":
+            from taskpress.auxiliary.heads import HeadsBranch
+
+            if judge is None:
+                raise ConfigError("a `heads` branch needs the heads of a recognizer")
+            return HeadsBranch(latent_channels, layers, finer, judge, stride, width)
         case _:
             from taskpress.auxiliary.detection import DetectionBranch
 

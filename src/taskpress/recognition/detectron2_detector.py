@@ -75,11 +75,14 @@ class Detectron2FasterRCNN(FrozenDetector):
         found = self.model(self._canvas(images, size), [size] * len(images))
         return [_in_picture(one, image, size) for one, image in zip(found, images, strict=True)]
 
-    def _losses(self, images: list[Tensor], targets: list[Detections]) -> dict[str, Tensor]:
+    def _losses(
+        self, images: list[Tensor], targets: list[Detections], levels: list[Tensor]
+    ) -> dict[str, Tensor]:
         size = self._training_size(images[0])
         height, width = images[0].shape[-2:]
         given = [target.scaled(size[1] / width, size[0] / height) for target in targets]
-        return rcnn_losses(self.model, self._canvas(images, size), [size] * len(images), given)
+        coarsest = F.max_pool2d(levels[-1], 1, 2)
+        return rcnn_losses(self.model, [*levels, coarsest], [size] * len(images), given)
 
     def _levels(self, images: list[Tensor]) -> list[Tensor]:
         return self.model.backbone(self._canvas(images, self._training_size(images[0])))[:4]

@@ -36,13 +36,12 @@ class Samples(NamedTuple):
 
 
 def rcnn_losses(
-    model: Detectron2RCNN, canvas: Tensor, sizes: list[tuple[int, int]], targets: list[Detections]
+    model: Detectron2RCNN, levels: list[Tensor], sizes: list[tuple[int, int]], targets: list[Detections]
 ) -> dict[str, Tensor]:
     """Four scalars: `loss_rpn_cls`, `loss_rpn_loc` of the proposals, `loss_cls`, `loss_box_reg` of the head.
 
-    canvas: [B, 3, H, W]; targets: one a picture, boxes in pixels of the canvas with sides above 0
+    levels: P2 to P6 of the batch; targets: one a picture, boxes in pixels of the canvas with sides above 0
     """
-    levels = model.backbone(canvas)
     candidates = model.propose(levels)
     losses = proposal_losses(candidates, targets)
     proposals = candidates.proposals(sizes, TRAINING_TOP_K)

@@ -59,14 +59,18 @@ class FasterRCNN(TorchvisionDetector):
             crop_scale,
         )
 
-    def _losses(self, images: list[Tensor], targets: list[Detections]) -> dict[str, Tensor]:
+    def _losses(
+        self, images: list[Tensor], targets: list[Detections], levels: list[Tensor]
+    ) -> dict[str, Tensor]:
         """`loss_objectness`, `loss_rpn_box_reg` of the proposals, `loss_classifier`, `loss_box_reg` of the
         head."""
         batch, given = self._scaled(images, targets)
-        levels = self.model.backbone(batch.tensors)
+        named = {str(place): level for place, level in enumerate(levels)}
+        if len(self.model.rpn.anchor_generator.sizes) > len(levels):
+            named["pool"] = F.max_pool2d(levels[-1], 1, 2)
         with _sampling(self.model.rpn, self.model.roi_heads):
-            proposals, proposal_losses = self.model.rpn(batch, levels, given)
-            _, head_losses = self.model.roi_heads(levels, proposals, batch.image_sizes, given)
+            proposals, proposal_losses = self.model.rpn(batch, named, given)
+            _, head_losses = self.model.roi_heads(named, proposals, batch.image_sizes, given)
         return {**proposal_losses, **head_losses}
 
     def divergence(self, images: Sequence[Tensor], reference: Sequence[Tensor]) -> dict[str, Tensor]:

@@ -21,7 +21,7 @@ SMALLEST_TARGET = 1.0
 
 
 class FrozenDetector(nn.Module, ABC):
-    """A `Recognizer` but for the network: subclasses give `_detect`, `_losses` and `_levels`.
+    """A `HeadedRecognizer` but for the network: subclasses give `_detect`, `_losses` and `_levels`.
 
     name:       how it is named on the command line
     categories: what it detects
@@ -91,9 +91,20 @@ class FrozenDetector(nn.Module, ABC):
         images: [B, 3, H, W] or B times [3, H, W]; targets: one a picture, boxes in its pixels, possibly none
         """
         few = [image.float() for image in images]
-        pairs = zip(targets, few, strict=True)
         with full_precision(few[0]):
-            return self._losses(few, [_with_extent(target.to(image.device)) for target, image in pairs])
+            return self._losses(few, _large_enough(few, targets), self._levels(few))
+
+    def loss_of_features(
+        self,
+        images: Sequence[Tensor] | Tensor,
+        features: Sequence[Tensor],
+        targets: Sequence[Detections],
+    ) -> dict[str, Tensor]:
+        """What `loss` gives if `features(images)` were `features`; differentiable in these alone."""
+        few = [image.float() for image in images]
+        with full_precision(few[0]):
+            levels = [level.float() for level in features]
+            return self._losses(few, _large_enough(few, targets), levels)
 
     def features(self, images: Sequence[Tensor] | Tensor) -> list[Tensor]:
         """Levels of the feature pyramid, finest first: [B, C, h / s, w / s] at the size it scales to.
@@ -113,8 +124,10 @@ class FrozenDetector(nn.Module, ABC):
         """Detections in pictures of one size, boxes in their pixels."""
 
     @abstractmethod
-    def _losses(self, images: list[Tensor], targets: list[Detections]) -> dict[str, Tensor]:
-        """What `loss` gives, of targets that are large enough."""
+    def _losses(
+        self, images: list[Tensor], targets: list[Detections], levels: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """What `loss` gives, of targets that are large enough, where the network's levels are `levels`."""
 
     @abstractmethod
     def _levels(self, images: list[Tensor]) -> list[Tensor]:
@@ -136,6 +149,11 @@ def fingerprint(state: Mapping[str, Tensor], rules: object) -> str:
     return digest.hexdigest()
 
 
-def _with_extent(target: Detections) -> Detections:
-    extent = target.boxes[:, 2:] - target.boxes[:, :2]
-    return target.where((extent >= SMALLEST_TARGET).all(1))
+def _large_enough(images: Sequence[Tensor], targets: Sequence[Detections]) -> list[Detections]:
+    """Targets beside their images, without those that are too small for a loss."""
+    kept = []
+    for target, image in zip(targets, images, strict=True):
+        there = target.to(image.device)
+        extent = there.boxes[:, 2:] - there.boxes[:, :2]
+        kept.append(there.where((extent >= SMALLEST_TARGET).all(1)))
+    return kept

@@ -23,9 +23,11 @@ class MaskRCNN(FasterRCNN):
         with _boxes_alone(self.model.roi_heads):
             return super()._detect(images)
 
-    def _losses(self, images: list[Tensor], targets: list[Detections]) -> dict[str, Tensor]:
+    def _losses(
+        self, images: list[Tensor], targets: list[Detections], levels: list[Tensor]
+    ) -> dict[str, Tensor]:
         with _boxes_alone(self.model.roi_heads):
-            return super()._losses(images, targets)
+            return super()._losses(images, targets, levels)
 
 
 @contextmanager

@@ -106,6 +106,16 @@ class OnnxDetector(nn.Module):
                 wanted = self._cells(self._batch(reference)[0])
             return yolox_divergence(self._cells(canvas), wanted)
 
+    def loss_of_features(
+        self, images: Sequence[Tensor] | Tensor, features: Sequence[Tensor], targets: Sequence[Detections]
+    ) -> dict[str, Tensor]:
+        """What `loss` gives if `features(images)` were `features`; differentiable in these alone."""
+        canvas, placement = self._batch(images)
+        with _full_precision(canvas):
+            moved = [target.to(canvas.device).scaled(*placement) for target in targets]
+            maps = self.network.maps_of([stem.float() for stem in features])
+            return yolox_loss(decode(maps, STRIDES), moved)
+
     def features(self, images: Sequence[Tensor] | Tensor) -> list[Tensor]:
         """Activations of the head's stems: [B, C, h / s, w / s] for s = 8, 16, 32 of the canvas h×w.
 

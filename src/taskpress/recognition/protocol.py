@@ -62,6 +62,17 @@ class SoftRecognizer(Recognizer, Protocol):
         ...
 
 
+@runtime_checkable
+class HeadedRecognizer(Recognizer, Protocol):
+    """A recognizer whose heads can be given layers in place of those that it computes."""
+
+    def loss_of_features(
+        self, images: Sequence[Tensor], features: Sequence[Tensor], targets: Sequence[Any]
+    ) -> dict[str, Tensor]:
+        """What `loss` gives if `features(images)` were `features`; differentiable in these."""
+        ...
+
+
 def freeze(model: nn.Module) -> nn.Module:
     """Makes every parameter deaf to gradients and puts the model into inference mode; returns it."""
     model.eval()

@@ -35,9 +35,10 @@ class RetinaNet(TorchvisionDetector):
             crop_scale,
         )
 
-    def _losses(self, images: list[Tensor], targets: list[Detections]) -> dict[str, Tensor]:
+    def _losses(
+        self, images: list[Tensor], targets: list[Detections], levels: list[Tensor]
+    ) -> dict[str, Tensor]:
         """`classification` (focal loss of all anchors) and `bbox_regression`; nothing is sampled."""
         batch, given = self._scaled(images, targets)
-        levels = list(self.model.backbone(batch.tensors).values())
         anchors = self.model.anchor_generator(batch, levels)
         return self.model.compute_loss(given, self.model.head(levels), anchors)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
 
 STRIDES = (8, 16, 32)
 EXPECTED = "expected YOLOX's layout: input [1, 3, S, S], output [1, cells at strides 8, 16, 32, 5 + classes]"
+NO_STEMS = (
+    "this ONNX graph has no head stems (three levels that join box, objectness and class maps); "
+    "use L_task on outputs instead of features"
+)
 RESHAPING = {"Reshape", "Flatten", "Transpose", "Identity", "Squeeze", "Unsqueeze"}
 
 
@@ -48,10 +53,18 @@ class YoloxNetwork(nn.Module):
     any_size: whether batches and other canvases divisible by 32 are accepted
     """
 
-    def __init__(self, body: nn.Module, stems: nn.Module | None, size: int, classes: int) -> None:
+    def __init__(
+        self,
+        body: nn.Module,
+        size: int,
+        classes: int,
+        stems: nn.Module | None = None,
+        towers: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.body = freeze(body)
         self.stem_body = None if stems is None else freeze(stems)
+        self.towers = None if towers is None else freeze(towers)
         self.size = size
         self.classes = classes
         self.any_size = stems is not None
@@ -74,11 +87,14 @@ class YoloxNetwork(nn.Module):
     def stems(self, canvas: Tensor) -> list[Tensor]:
         """Activations [B, C, h / s, w / s] of the three stems, from which class and box towers start."""
         if self.stem_body is None:
-            raise RecognizerError(
-                "this ONNX graph has no head stems (three levels that join box, objectness and class maps); "
-                "use L_task on outputs instead of features"
-            )
+            raise RecognizerError(NO_STEMS)
         return list(self.stem_body(canvas))
+
+    def maps_of(self, stems: Sequence[Tensor]) -> list[Tensor]:
+        """What `forward` gives if `stems(canvas)` were `stems`."""
+        if self.towers is None:
+            raise RecognizerError(NO_STEMS)
+        return list(self.towers(*stems))
 
 
 def read_network(path: Path, data: bytes) -> YoloxNetwork:
@@ -109,10 +125,10 @@ def read_network(path: Path, data: bytes) -> YoloxNetwork:
     if structure is not None:
         body = _convert(path, _with_outputs(model, structure.maps + structure.stems))
         maps_only, stems_only = _keep_outputs(body, slice(0, 3)), _keep_outputs(body, slice(3, 6))
-        network = YoloxNetwork(maps_only, stems_only, size, classes)
+        network = YoloxNetwork(maps_only, size, classes, stems_only, _from_stems(body))
         if _maps_fit(network):
             return network
-    return YoloxNetwork(_convert(path, model), None, size, classes)
+    return YoloxNetwork(_convert(path, model), size, classes)
 
 
 def find_structure(graph: onnx.GraphProto) -> Structure | None:
@@ -198,6 +214,29 @@ def _keep_outputs(module: fx.GraphModule, which: slice) -> fx.GraphModule:
     kept.graph.eliminate_dead_code()
     kept.delete_all_unused_submodules()
     kept.recompile()
+    return kept
+
+
+def _from_stems(module: fx.GraphModule) -> fx.GraphModule | None:
+    """A module from the last three outputs to the first three, which shares the weights; None where these
+    depend on more."""
+    (given,) = (node for node in module.graph.nodes if node.op == "output")
+    outputs = list(given.args[0])
+    graph = fx.Graph()
+    known = {stem: graph.placeholder(f"stem_{place}") for place, stem in enumerate(outputs[3:])}
+
+    def copied(node: fx.Node) -> fx.Node:
+        if node not in known:
+            for argument in node.all_input_nodes:
+                copied(argument)
+            known[node] = graph.node_copy(node, known.__getitem__)
+        return known[node]
+
+    graph.output(tuple(copied(node) for node in outputs[:3]))
+    if any(node.op == "placeholder" and node not in outputs[3:] for node in known):
+        return None
+    kept = fx.GraphModule(module, graph)
+    kept.delete_all_unused_submodules()
     return kept
 
 

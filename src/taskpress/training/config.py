@@ -22,7 +22,7 @@ from taskpress.coding.errors import ConfigError
 from taskpress.training.section import Section, explain
 
 BranchName = Literal[
-    "detection", "objectness", "foreground", "instance", "segmentation", "classification", "features"
+    "detection", "objectness", "foreground", "instance", "segmentation", "classification", "features", "heads"
 ]
 
 

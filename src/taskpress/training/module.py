@@ -8,11 +8,11 @@ import lightning
 import torch
 from torch import Tensor
 
-from taskpress.auxiliary.branch import AuxiliaryBranch
+from taskpress.auxiliary.branch import AuxiliaryBranch, Judge
 from taskpress.auxiliary.named import build_auxiliary
 from taskpress.coding.codec import Codec, Estimate
 from taskpress.coding.errors import ConfigError, TrainingError
-from taskpress.recognition.protocol import Recognizer
+from taskpress.recognition.protocol import HeadedRecognizer, Recognizer
 from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig
 from taskpress.training.data import Batch
@@ -99,6 +99,17 @@ class CodecTraining(lightning.LightningModule):
     def _step_seed(self) -> int:
         return self.config.seed * 1_000_003 + self.global_step * 1009 + self.global_rank
 
+    def configure_gradient_clipping(
+        self,
+        optimizer: torch.optim.Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        # Each by itself: a branch must not make the codec's steps smaller than they are without it.
+        if gradient_clip_val is not None:
+            for group in optimizer.param_groups:
+                torch.nn.utils.clip_grad_norm_(group["params"], gradient_clip_val)
+
     def configure_optimizers(self) -> Any:
         settings = self.config.optimizer
         groups = [{"params": list(self.codec.model.parameters()), "lr": settings.learning_rate}]
@@ -117,7 +128,8 @@ def _build_branch(
 ) -> AuxiliaryBranch | None:
     if config.objective.alpha == 0 or kind is None:
         return None
-    layers = layer_channels(recognizer, config.data.patch) if kind == "features" else []
+    shapes = layer_shapes(recognizer, config.data.patch) if kind in OF_LAYERS else []
+    cells = config.data.patch / codec.stride
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return build_auxiliary(
@@ -126,26 +138,42 @@ def _build_branch(
             len(recognizer.categories),
             width=config.objective.auxiliary_width,
             task=recognizer.task,
-            layers=layers,
+            layers=[channels for channels, _ in shapes],
+            finer=[side / cells for _, side in shapes],
+            judge=heads_of(recognizer) if kind == "heads" else None,
         )
 
 
-def layer_channels(recognizer: Recognizer, patch: int) -> list[int]:
-    """Channels of the recognizer's layers, of a grey picture; ConfigError for layers that are no maps, or
-    that would not lie over the latent's."""
+OF_LAYERS = frozenset({"features", "heads"})
+"""Branches that predict the recognizer's layers."""
+
+
+def heads_of(recognizer: Recognizer) -> Judge:
+    """Its loss as a function of its layers; ConfigError where it has none."""
+    if not isinstance(recognizer, HeadedRecognizer):
+        raise ConfigError(
+            f"objective.auxiliary: {recognizer.name} takes no layers from elsewhere, so a `heads` branch has "
+            "nobody to judge it; choose `features` or `detection`"
+        )
+    return recognizer.loss_of_features
+
+
+def layer_shapes(recognizer: Recognizer, patch: int) -> list[tuple[int, int]]:
+    """Channels and side of the recognizer's layers, of a grey crop; ConfigError for layers that are no maps,
+    or that would not lie over the latent's."""
     pads = getattr(recognizer, "pads", None)
     if pads is not None and pads(patch):
         raise ConfigError(
             f"objective.auxiliary: {recognizer.name} pads crops of {patch} pixels, so its layers do not lie "
-            "over the latent's and a `features` branch cannot learn them; choose data.patch (and crop_scale) "
+            "over the latent's and no branch can learn them; choose data.patch (and crop_scale) "
             "so that the scaled crop is a multiple of 32"
         )
     with torch.no_grad():
-        layers = recognizer.features([torch.full((3, 64, 64), 0.5)])
+        layers = recognizer.features([torch.full((3, patch, patch), 0.5)])
     for layer in layers:
         if layer.dim() != 4:
             raise ConfigError(
                 f"objective.auxiliary: the layers of {recognizer.name} are no maps [B, C, h, w] but "
-                f"{list(layer.shape)}; a `features` branch cannot learn them"
+                f"{list(layer.shape)}; no branch can learn them"
             )
-    return [layer.shape[1] for layer in layers]
+    return [(layer.shape[1], layer.shape[3]) for layer in layers]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.auxiliary.features import relative_squared_error
+from taskpress.auxiliary.heads import Seen
 from taskpress.coding.codec import Estimate
 from taskpress.coding.errors import RecognizerError
 from taskpress.recognition.protocol import Recognizer, SoftRecognizer
@@ -140,11 +141,12 @@ class Objective:
         self, branch: AuxiliaryBranch, place: int, images: Tensor, labels: Sequence[Sequence[Target]]
     ) -> Sequence[Any]:
         """What a branch is to find in the latent of uncompressed `images`: labels of the recognizer at
-        `place`, or its features."""
+        `place`, its features, or both with the images."""
         if branch.learns == "labels":
             return labels[place]
         with torch.no_grad():
-            return self.recognizers[place].recognizer.features(list(images))
+            layers = self.recognizers[place].recognizer.features(list(images))
+        return layers if branch.learns == "features" else Seen(images, layers, labels[place])
 
     def _task_terms(
         self, recognizer: Recognizer, labels: Sequence[Target], images: Tensor, decoded: Tensor

@@ -23,7 +23,7 @@ from taskpress.training.allocation import check_boxes, give_allocator
 from taskpress.training.branch_first import teach_branches
 from taskpress.training.config import Preset, RunConfig, expand
 from taskpress.training.data import CropsModule
-from taskpress.training.module import CodecTraining, layer_channels
+from taskpress.training.module import OF_LAYERS, CodecTraining, heads_of, layer_shapes
 from taskpress.training.objective import Objective, Weighted
 from taskpress.training.settings import read_settings
 from taskpress.training.teacher import Teacher
@@ -87,8 +87,10 @@ def _check(config: RunConfig, recognizers: Sequence[Recognizer]) -> None:
     for kind, recognizer in zip(kinds, recognizers, strict=False):
         if kind is not None:
             check_auxiliary(kind, recognizer.task)
-        if kind == "features":
-            layer_channels(recognizer, config.data.patch)
+        if kind in OF_LAYERS:
+            layer_shapes(recognizer, config.data.patch)
+        if kind == "heads":
+            heads_of(recognizer)
 
 
 def _train(
