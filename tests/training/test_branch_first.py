@@ -148,3 +148,20 @@ def test_what_is_learned_is_what_the_teacher_sees(tmp_path: Path) -> None:
         return sum(float(v) for y, b in pairs for v in branch.loss(branch(y), b.labels).values())
 
     assert loss(taught.branch) < 0.8 * loss(fresh)
+
+
+@pytest.mark.parametrize("kind", ["features", "heads"])
+def test_branches_of_layers_learn_first_and_with_the_codec(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = {"task": "outputs", "auxiliary": kind, "auxiliary_first": FIRST}
+    arms = {"task": {"alpha": 0.0}, "task+aux": {"alpha": 0.5}}
+    seen = Seen(monkeypatch)
+    run.train_experiment(preset(rates=[0.5], objective=objective, arms=arms), tmp_path)
+    assert seen.fits == ["aux-q1"] * FIRST["steps"]
+    assert torch.equal(torch.stack(seen.batches["aux-q1"]), torch.stack(seen.batches["task-q1"]))
+    branch = restore(tmp_path / "aux-q1").branch.state_dict()
+    assert any(not torch.equal(value, seen.branches["aux-q1"][key]) for key, value in branch.items())
+    log = next((tmp_path / "aux-q1" / "logs").rglob("metrics.csv")).read_text()
+    parts = {"features": [], "heads": ["aux/loss_classifier", "aux/loss_objectness"]}
+    assert all(name in log for name in ["aux/features", "gradient/aux", *parts[kind]])
