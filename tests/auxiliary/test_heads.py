@@ -8,22 +8,24 @@ import pytest
 import torch
 from torch import Tensor
 
-from taskpress.auxiliary.heads import HeadsBranch, Seen
+from taskpress.auxiliary.branch import Lesson
+from taskpress.auxiliary.heads import HeadsBranch
 from taskpress.auxiliary.named import build_auxiliary
 from taskpress.coding.errors import ConfigError
 from taskpress.detections import Detections
 from taskpress.recognition.faster_rcnn import load_scenes_recognizer
+from taskpress.training.module import heads_of
 
 
-def sizes(images: Sequence[Tensor], layers: Sequence[Tensor], labels: Sequence[object]) -> dict[str, Tensor]:
+def sizes(layers: Sequence[Tensor], lesson: Lesson) -> dict[str, Tensor]:
     """Heads that say how far every layer is from 1."""
-    assert len(images) == len(labels) == len(layers[0])
+    assert len(lesson.images) == len(lesson.labels) == len(layers[0])
     return {str(place): (layer - 1).square().mean() for place, layer in enumerate(layers)}
 
 
-def seen(layers: Sequence[Tensor]) -> Seen:
+def seen(layers: Sequence[Tensor]) -> Lesson:
     count = len(layers[0])
-    return Seen(torch.zeros(count, 3, 64, 96), layers, [Detections.empty()] * count)
+    return Lesson(torch.zeros(count, 3, 64, 96), layers, [Detections.empty()] * count)
 
 
 def test_maps_have_the_layers_sizes_and_a_power_of_two_of_sub_pixels() -> None:
@@ -52,18 +54,19 @@ def test_a_coarser_layer_is_met_by_averages_and_a_finer_one_by_interpolation() -
     assert branch.loss({"0": rows, "1": rows}, seen(layers))["features"].item() == pytest.approx(0, abs=1e-10)
 
 
-def test_the_frozen_heads_reach_the_latent_and_stay_as_they_are() -> None:
+@pytest.mark.parametrize(("task", "part"), [("outputs", "loss_classifier"), ("soft", "classes")])
+def test_the_frozen_heads_reach_the_latent_and_stay_as_they_are(task: str, part: str) -> None:
     recognizer = load_scenes_recognizer()
     images = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     boxes = torch.tensor([[4.0, 6.0, 40.0, 50.0]])
     labels = [Detections(boxes, torch.tensor([3]), torch.ones(1)), Detections.empty()]
     layers = recognizer.features(list(images))
-    branch = HeadsBranch(8, [64] * 3, [2, 1, 0.5], recognizer.loss_of_features, width=16)
+    branch = HeadsBranch(8, [64] * 3, [2, 1, 0.5], heads_of(recognizer, task), width=16)
     assert all(part is not recognizer for part in branch.modules())
     latent = torch.randn(2, 8, 4, 4, requires_grad=True)
     torch.manual_seed(0)
-    terms = branch.loss(branch(latent), Seen(images, layers, labels))
-    (gradient,) = torch.autograd.grad(terms["loss_classifier"], latent)
+    terms = branch.loss(branch(latent), Lesson(images, layers, labels))
+    (gradient,) = torch.autograd.grad(terms[part], latent)
     assert gradient.isfinite().all() and gradient[0].abs().sum() > 0
     assert all(parameter.grad is None for parameter in recognizer.parameters())
 

@@ -123,7 +123,7 @@ def test_a_branch_must_fit_the_teacher() -> None:
     for kind, tasks in FITTING.items():
         for task in Task:
             if task in tasks:
-                build_auxiliary(kind, 8, K, task=task, judge=lambda *_: {})
+                build_auxiliary(kind, 8, K, task=task, heads=lambda *_: {})
             else:
                 with pytest.raises(ConfigError, match=rf"`{kind}` branch learns nothing from .* {task}"):
                     build_auxiliary(kind, 8, K, task=task)

@@ -19,7 +19,7 @@ from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.onnx_detector import OnnxDetector
-from taskpress.recognition.protocol import HeadedRecognizer, Recognizer, SoftRecognizer, Task
+from taskpress.recognition.protocol import Recognizer, SoftHeadedRecognizer, SoftRecognizer, Task
 
 TinyYolox = Callable[..., Path]
 
@@ -210,7 +210,7 @@ def test_features_are_what_both_towers_start_from(tiny_yolox: TinyYolox) -> None
 
 def test_towers_on_its_own_stems_give_its_loss(tiny_yolox: TinyYolox) -> None:
     detector = OnnxDetector(tiny_yolox())
-    assert isinstance(detector, HeadedRecognizer)
+    assert isinstance(detector, SoftHeadedRecognizer)
     images = torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[8.0, 4.0, 50.0, 44.0]])
     targets = [Detections(boxes, torch.tensor([1]), torch.ones(1)), Detections.empty()]
@@ -219,7 +219,11 @@ def test_towers_on_its_own_stems_give_its_loss(tiny_yolox: TinyYolox) -> None:
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         torch.testing.assert_close(found[name], value)
-    gradients = torch.autograd.grad(sum(found.values()), stems)  # type: ignore[arg-type]
+    wanted = detector.features(images.flip(3))
+    apart = detector.divergence_of_features(images, stems, wanted)
+    for name, value in detector.divergence(images, images.flip(3)).items():
+        torch.testing.assert_close(apart[name], value)
+    gradients = torch.autograd.grad(sum((found | apart).values()), stems)  # type: ignore[arg-type]
     assert all(gradient.isfinite().all() and gradient.abs().sum() > 0 for gradient in gradients)
 
 

@@ -11,11 +11,20 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 Learns = Literal["labels", "features", "heads"]
-Judge = Callable[[Sequence[Tensor], Sequence[Tensor], Sequence[Any]], dict[str, Tensor]]
-"""Images of one size, a recognizer's layers of them and targets, to named scalars: the recognizer's loss."""
-
 PRIOR = 0.01
 """Chance of an object that an untrained head states for every cell (Lin et al., arXiv:1708.02002, 3.3)."""
+
+
+class Lesson(NamedTuple):
+    """What the teacher saw in a batch: the uncompressed images, its layers of them, its labels."""
+
+    images: Tensor
+    layers: Sequence[Tensor]
+    labels: Sequence[Any]
+
+
+Heads = Callable[[Sequence[Tensor], Lesson], dict[str, Tensor]]
+"""What a recognizer's heads lose, as named scalars, where its layers are the given ones."""
 
 
 class AuxiliaryBranch(nn.Module, ABC):

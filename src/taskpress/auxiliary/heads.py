@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from taskpress.auxiliary.branch import Judge, Learns, prediction
+from taskpress.auxiliary.branch import Heads, Learns, Lesson, prediction
 from taskpress.auxiliary.features import FeaturesBranch, relative_squared_error
-from taskpress.targets import Target
-
-
-class Seen(NamedTuple):
-    """What the teacher saw in a batch: the uncompressed images, its layers of them, its labels."""
-
-    images: Tensor
-    layers: Sequence[Tensor]
-    labels: Sequence[Target]
 
 
 class HeadsBranch(FeaturesBranch):
@@ -37,7 +28,7 @@ class HeadsBranch(FeaturesBranch):
 
     layers:     channels of each of the recognizer's layers
     finer:      how many of a layer's positions there are beside each other in a cell, one for each layer
-    judge:      `loss_of_features` of the recognizer, which is frozen and no child of the branch
+    heads:      of the recognizer, which is frozen and no child of the branch
     """
 
     learns: ClassVar[Learns] = "heads"
@@ -47,7 +38,7 @@ class HeadsBranch(FeaturesBranch):
         latent_channels: int,
         layers: Sequence[int],
         finer: Sequence[float],
-        judge: Judge,
+        heads: Heads,
         stride: int = 16,
         width: int = 64,
     ) -> None:
@@ -55,7 +46,7 @@ class HeadsBranch(FeaturesBranch):
         self.factors = [max(1, 1 << max(0, round(ratio).bit_length() - 1)) for ratio in finer]
         for place, (channels, factor) in enumerate(zip(layers, self.factors, strict=True)):
             self.layers[place] = prediction(width, channels * factor**2)
-        self.judge = judge
+        self.heads = heads
 
     def forward(self, latent: Tensor) -> dict[str, Tensor]:
         maps = super().forward(latent).items()
@@ -63,12 +54,12 @@ class HeadsBranch(FeaturesBranch):
             name: F.pixel_shuffle(map, factor) for (name, map), factor in zip(maps, self.factors, strict=True)
         }
 
-    def loss(self, output: dict[str, Tensor], targets: Seen) -> dict[str, Tensor]:  # type: ignore[override]
+    def loss(self, output: dict[str, Tensor], targets: Lesson) -> dict[str, Tensor]:  # type: ignore[override]
         predicted = [
             _sized(map.float(), layer) for map, layer in zip(output.values(), targets.layers, strict=True)
         ]
         return {
-            **self.judge(list(targets.images), predicted, targets.labels),
+            **self.heads(predicted, targets),
             "features": relative_squared_error(predicted, targets.layers),
         }
 

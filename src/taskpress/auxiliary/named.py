@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from taskpress.auxiliary.branch import AuxiliaryBranch, Judge
+from taskpress.auxiliary.branch import AuxiliaryBranch, Heads
 from taskpress.coding.errors import ConfigError
 from taskpress.targets import Task
 
@@ -47,7 +47,7 @@ def build_auxiliary(
     task: Task | None = None,
     layers: Sequence[int] = (),
     finer: Sequence[float] = (),
-    judge: Judge | None = None,
+    heads: Heads | None = None,
 ) -> AuxiliaryBranch:
     """A branch with random initial weights (from torch's seed) on a latent of `latent_channels` channels.
 
@@ -61,9 +61,9 @@ def build_auxiliary(
     task:    of the teacher, where the branch is to be trained
     layers:  channels of the recognizer's layers, for "features" and "heads"
     finer:   for "heads", how many positions of each layer lie beside each other in a cell
-    judge:   for "heads", `loss_of_features` of the recognizer
+    heads:   for "heads", those of the recognizer
 
-    Raises ConfigError as `check_auxiliary` does, and for "heads" without a judge.
+    Raises ConfigError as `check_auxiliary` does, and for "heads" without any.
     """
     check_auxiliary(kind, task)
     match kind:
@@ -94,9 +94,9 @@ def build_auxiliary(
         case "heads":
             from taskpress.auxiliary.heads import HeadsBranch
 
-            if judge is None:
+            if heads is None:
                 raise ConfigError("a `heads` branch needs the heads of a recognizer")
-            return HeadsBranch(latent_channels, layers, finer, judge, stride, width)
+            return HeadsBranch(latent_channels, layers, finer, heads, stride, width)
         case _:
             from taskpress.auxiliary.detection import DetectionBranch
 

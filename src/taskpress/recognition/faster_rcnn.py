@@ -65,9 +65,7 @@ class FasterRCNN(TorchvisionDetector):
         """`loss_objectness`, `loss_rpn_box_reg` of the proposals, `loss_classifier`, `loss_box_reg` of the
         head."""
         batch, given = self._scaled(images, targets)
-        named = {str(place): level for place, level in enumerate(levels)}
-        if len(self.model.rpn.anchor_generator.sizes) > len(levels):
-            named["pool"] = F.max_pool2d(levels[-1], 1, 2)
+        named = self._named(levels)
         with _sampling(self.model.rpn, self.model.roi_heads):
             proposals, proposal_losses = self.model.rpn(batch, named, given)
             _, head_losses = self.model.roi_heads(named, proposals, batch.image_sizes, given)
@@ -84,13 +82,29 @@ class FasterRCNN(TorchvisionDetector):
         few, plain = ([image.float() for image in some] for some in (images, reference))
         with full_precision(few[0]):
             with torch.no_grad():
-                batch, _ = self._scaled(plain, None)
-                levels = self.model.backbone(batch.tensors)
+                wanted = self._levels(plain)
+            return self.divergence_of_features(few, self._levels(few), wanted)
+
+    def divergence_of_features(
+        self, images: Sequence[Tensor], features: Sequence[Tensor], reference: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """What `divergence` gives if the layers were `features`, and `reference` those of its reference."""
+        few = [image.float() for image in images]
+        with full_precision(few[0]):
+            batch, _ = self._scaled(few, None)
+            with torch.no_grad():
+                levels = self._named(reference)
                 proposals, _ = self.model.rpn(batch, levels)
                 wanted = self._outputs(levels, proposals, batch.image_sizes)
-            batch, _ = self._scaled(few, None)
-            found = self._outputs(self.model.backbone(batch.tensors), proposals, batch.image_sizes)
+            found = self._outputs(self._named(features), proposals, batch.image_sizes)
         return _rcnn_divergence(found, wanted)
+
+    def _named(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What `features` gives as torchvision's backbones would, with the level that only subsamples."""
+        named = {str(place): level.float() for place, level in enumerate(levels)}
+        if len(self.model.rpn.anchor_generator.sizes) > len(levels):
+            named["pool"] = F.max_pool2d(named[str(len(levels) - 1)], 1, 2)
+        return named
 
     def _outputs(
         self, levels: dict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]

@@ -116,6 +116,17 @@ class OnnxDetector(nn.Module):
             maps = self.network.maps_of([stem.float() for stem in features])
             return yolox_loss(decode(maps, STRIDES), moved)
 
+    def divergence_of_features(
+        self, images: Sequence[Tensor] | Tensor, features: Sequence[Tensor], reference: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """What `divergence` gives if the layers were `features`, and `reference` those of its reference."""
+        with _full_precision(features[0]):
+            found, wanted = (
+                decode(self.network.maps_of([stem.float() for stem in stems]), STRIDES)
+                for stems in (features, reference)
+            )
+            return yolox_divergence(found, wanted)
+
     def features(self, images: Sequence[Tensor] | Tensor) -> list[Tensor]:
         """Activations of the head's stems: [B, C, h / s, w / s] for s = 8, 16, 32 of the canvas h×w.
 

@@ -73,6 +73,18 @@ class HeadedRecognizer(Recognizer, Protocol):
         ...
 
 
+@runtime_checkable
+class SoftHeadedRecognizer(HeadedRecognizer, SoftRecognizer, Protocol):
+    """One whose heads' outputs on two sets of layers can be held against each other number by number."""
+
+    def divergence_of_features(
+        self, images: Sequence[Tensor], features: Sequence[Tensor], reference: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """What `divergence` gives if the images' features were `features` and the reference's `reference`;
+        differentiable in the former. `images` say the size."""
+        ...
+
+
 def freeze(model: nn.Module) -> nn.Module:
     """Makes every parameter deaf to gradients and puts the model into inference mode; returns it."""
     model.eval()

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import lightning
 import torch
 from torch import Tensor
 
-from taskpress.auxiliary.branch import AuxiliaryBranch, Judge
+from taskpress.auxiliary.branch import AuxiliaryBranch, Heads, Lesson
 from taskpress.auxiliary.named import build_auxiliary
 from taskpress.coding.codec import Codec, Estimate
 from taskpress.coding.errors import ConfigError, TrainingError
-from taskpress.recognition.protocol import HeadedRecognizer, Recognizer
+from taskpress.recognition.protocol import HeadedRecognizer, Recognizer, SoftHeadedRecognizer
 from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig
 from taskpress.training.data import Batch
@@ -140,7 +141,7 @@ def _build_branch(
             task=recognizer.task,
             layers=[channels for channels, _ in shapes],
             finer=[side / cells for _, side in shapes],
-            judge=heads_of(recognizer) if kind == "heads" else None,
+            heads=heads_of(recognizer, config.objective.task) if kind == "heads" else None,
         )
 
 
@@ -148,14 +149,25 @@ OF_LAYERS = frozenset({"features", "heads"})
 """Branches that predict the recognizer's layers."""
 
 
-def heads_of(recognizer: Recognizer) -> Judge:
-    """Its loss as a function of its layers; ConfigError where it has none."""
-    if not isinstance(recognizer, HeadedRecognizer):
-        raise ConfigError(
-            f"objective.auxiliary: {recognizer.name} takes no layers from elsewhere, so a `heads` branch has "
-            "nobody to judge it; choose `features` or `detection`"
-        )
-    return recognizer.loss_of_features
+def heads_of(recognizer: Recognizer, task: str) -> Heads:
+    """L_task as a function of its layers: with `soft` outputs its divergence from the teacher, else its loss
+    of labels. ConfigError where it has none."""
+    if task == "soft" and isinstance(recognizer, SoftHeadedRecognizer):
+
+        def soft(predicted: Sequence[Tensor], lesson: Lesson) -> dict[str, Tensor]:
+            return recognizer.divergence_of_features(list(lesson.images), predicted, lesson.layers)
+
+        return soft
+    if isinstance(recognizer, HeadedRecognizer):
+
+        def hard(predicted: Sequence[Tensor], lesson: Lesson) -> dict[str, Tensor]:
+            return recognizer.loss_of_features(list(lesson.images), predicted, lesson.labels)
+
+        return hard
+    raise ConfigError(
+        f"objective.auxiliary: {recognizer.name} takes no layers from elsewhere, so a `heads` branch has "
+        "nobody to judge it; choose `features` or `detection`"
+    )
 
 
 def layer_shapes(recognizer: Recognizer, patch: int) -> list[tuple[int, int]]:

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from taskpress.auxiliary.branch import AuxiliaryBranch
+from taskpress.auxiliary.branch import AuxiliaryBranch, Lesson
 from taskpress.auxiliary.features import relative_squared_error
-from taskpress.auxiliary.heads import Seen
 from taskpress.coding.codec import Estimate
 from taskpress.coding.errors import RecognizerError
 from taskpress.recognition.protocol import Recognizer, SoftRecognizer
@@ -146,7 +145,7 @@ class Objective:
             return labels[place]
         with torch.no_grad():
             layers = self.recognizers[place].recognizer.features(list(images))
-        return layers if branch.learns == "features" else Seen(images, layers, labels[place])
+        return layers if branch.learns == "features" else Lesson(images, layers, labels[place])
 
     def _task_terms(
         self, recognizer: Recognizer, labels: Sequence[Target], images: Tensor, decoded: Tensor

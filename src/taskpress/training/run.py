@@ -90,7 +90,7 @@ def _check(config: RunConfig, recognizers: Sequence[Recognizer]) -> None:
         if kind in OF_LAYERS:
             layer_shapes(recognizer, config.data.patch)
         if kind == "heads":
-            heads_of(recognizer)
+            heads_of(recognizer, config.objective.task)
 
 
 def _train(
