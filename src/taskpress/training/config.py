@@ -149,6 +149,10 @@ class OptimizerConfig(Section):
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
+    clip_apart: bool = Field(
+        False,
+        description="the norms of codec, branch and allocator are clipped each by itself, not their sum",
+    )
 
     @model_validator(mode="after")
     def _one_length(self) -> OptimizerConfig:

@@ -106,8 +106,9 @@ class CodecTraining(lightning.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        # Each by itself: a branch must not make the codec's steps smaller than they are without it.
-        if gradient_clip_val is not None:
+        if not self.config.optimizer.clip_apart:
+            self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+        elif gradient_clip_val is not None:
             for group in optimizer.param_groups:
                 torch.nn.utils.clip_grad_norm_(group["params"], gradient_clip_val)
 
