@@ -64,7 +64,8 @@ def test_codec_and_branch_learn_at_their_own_rates(module: CodecTraining) -> Non
 def test_gradients_are_clipped_as_configured(module: CodecTraining) -> None:
     for clip in (0.5, None):
         assert build_trainer(module.config.trainer, clip).gradient_clip_val == clip
-    module.config.optimizer.clip_apart = True
+    optimizer_config = module.config.optimizer.model_copy(update={"clip_apart": True})
+    module.config = module.config.model_copy(update={"optimizer": optimizer_config})
     optimizer = module.configure_optimizers()["optimizer"]
     codec, branch = (group["params"] for group in optimizer.param_groups)
     for parameters, norm in ((codec, 0.25), (branch, 1e6)):

@@ -151,7 +151,7 @@ class OptimizerConfig(Section):
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
     clip_apart: bool = Field(
         False,
-        description="the norms of codec, branch and allocator are clipped each by itself, not their sum",
+        description="clip codec, branch and allocator each by its own norm",
     )
 
     @model_validator(mode="after")
