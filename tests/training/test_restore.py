@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from taskpress.cli.app import app
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError, DataError
 from taskpress.training.config import Preset
+from taskpress.training.expected_gradients import signals
 from taskpress.training.restore import restore
 from taskpress.training.run import train_experiment
 
@@ -87,3 +89,28 @@ def test_what_has_no_branch_says_so(trained: Path, tmp_path: Path) -> None:
     (folder / "config.yaml").write_text("[1, 2]")
     with pytest.raises(ConfigError, match="is damaged"):
         restore(folder)
+
+
+def test_the_signal_of_every_term_is_stated(trained: Path, tmp_path: Path) -> None:
+    picture = tmp_path / "signal.png"
+    words = ["gradient-signal", trained / "aux-q1", trained / "objectness-q1", "-o", picture, "--batches", 3]
+    outcome = CliRunner().invoke(app, [str(word) for word in [*words, "--json"]])
+    assert outcome.exception is None
+    printed = json.loads(outcome.stdout)
+    assert printed == json.loads(picture.with_suffix(".json").read_text())
+    assert [one["auxiliary"] for one in printed["trainings"]] == ["detection", "objectness"]
+    for one in printed["trainings"]:
+        assert one["terms"].keys() == {"rate", "task", "aux"} and (one["step"], one["batches"]) == (2, 3)
+        assert all(term["noise"] > 0 for term in one["terms"].values())
+    with pytest.raises(ConfigError, match=r"ends in \.png"):
+        raise CliRunner().invoke(app, [*map(str, words[:2]), "-o", "x.json"]).exception  # type: ignore[misc]
+
+
+def test_the_auxiliary_signal_is_proportional_to_alpha(trained: Path) -> None:
+    found = restore(trained / "aux-q1")
+    doubled = found.config.objective.model_copy(update={"alpha": 0.2})
+    other = replace(found, config=found.config.model_copy(update={"objective": doubled}))
+    once, twice = signals(found, 3), signals(other, 3)
+    assert twice.terms["aux"].noise == pytest.approx(2 * once.terms["aux"].noise, rel=1e-4)
+    assert twice.terms["aux"].signal == pytest.approx(2 * once.terms["aux"].signal, rel=1e-3)
+    assert twice.terms["task"] == once.terms["task"] and not found.codec.training

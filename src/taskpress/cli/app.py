@@ -18,6 +18,7 @@ from taskpress.cli.encode import encode
 from taskpress.cli.evaluate import evaluate
 from taskpress.cli.evaluate_branch import evaluate_branch
 from taskpress.cli.export import export
+from taskpress.cli.gradient_signal import gradient_signal
 from taskpress.cli.gradients import gradients
 from taskpress.cli.info import info
 from taskpress.cli.table import table
@@ -45,6 +46,7 @@ for command in (
     allocation,
     evaluate_branch,
     gradients,
+    gradient_signal,
     export,
     train_recognizer,
 ):

@@ -107,15 +107,8 @@ class Objective:
         with an allocator, where the rate is that of Ẑ times its gains, nor with straight-through rounding,
         where it is that of noise. Call it before the backward pass of `loss`; the graph is kept.
         """
-        config = self.config
-        distortion = terms.get("roi_mse", terms["mse"])
-        pulls = {"rate": terms["rate"], "task": self.rate * config.mse * 255**2 * distortion}
-        if "task" in terms:
-            pulls["task"] = pulls["task"] + self.rate * terms["task"]
-        if "aux" in terms:
-            pulls["aux"] = self.rate * self.alpha * terms["aux"]
         found = {}
-        for name, pull in pulls.items():
+        for name, pull in self.pulls(terms).items():
             (gradient,) = torch.autograd.grad(pull, latent, retain_graph=True, allow_unused=True)
             if gradient is not None:
                 found[name] = gradient.flatten().float()
@@ -123,6 +116,16 @@ class Objective:
         if "aux" in found:
             norms["gradient/cosine"] = F.cosine_similarity(found["task"], found["aux"], dim=0)
         return norms
+
+    def pulls(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The weighted terms whose sum the loss is: `rate`, `task` (with the share of MSE), `aux`."""
+        distortion = terms.get("roi_mse", terms["mse"])
+        pulls = {"rate": terms["rate"], "task": self.rate * self.config.mse * 255**2 * distortion}
+        if "task" in terms:
+            pulls["task"] = pulls["task"] + self.rate * terms["task"]
+        if "aux" in terms:
+            pulls["aux"] = self.rate * self.alpha * terms["aux"]
+        return pulls
 
     def labelled(self, batch: Batch) -> list[Sequence[Target]]:
         """Labels by recognizer. Where a crop has labels of its own, the teacher is asked now

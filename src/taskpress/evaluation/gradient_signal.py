@@ -1,0 +1,161 @@
+"""How much of a term's gradient is signal, which lasts when batches are averaged, and how much is noise.
+
+At batch 1 the gradients of two terms are at right angles whatever they ask for, since nearly all of each is
+the batch's own. What moves an encoder over many steps is the gradients' expectation; this is about that.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from itertools import combinations
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from taskpress.evaluation.curve_drawing import COLOURS
+from taskpress.evaluation.stored import Stored, StoredFile
+
+
+class Term(Stored):
+    """One term's gradient, weight included.
+
+    signal: norm of its expectation, 0 where the batches do not tell it from 0
+    noise:  root of the expected squared distance of one batch's gradient from it
+    error:  standard error of `signal` (jackknife over batches)
+    """
+
+    signal: float = Field(ge=0)
+    noise: float = Field(ge=0)
+    error: float = Field(ge=0)
+
+
+class Cosine(Stored):
+    """Between the expectations of two terms; None where one of them is not told from 0."""
+
+    value: float | None
+    error: float | None
+
+
+class Signals(Stored):
+    """Of one training, at the step of its checkpoint.
+
+    rate: λ; cosines by the names of both terms, `task aux`
+    """
+
+    training: str
+    arm: str
+    rate: float
+    alpha: float
+    auxiliary: str
+    step: int
+    batches: int
+    parameters: int
+    terms: dict[str, Term]
+    cosines: dict[str, Cosine]
+
+
+class GradientSignals(StoredFile):
+    """What `taskpress gradient-signal` writes."""
+
+    written_by: ClassVar[str] = "taskpress gradient-signal"
+
+    trainings: list[Signals]
+    command: str
+    versions: dict[str, str]
+
+
+def statistics(
+    gradients: Mapping[str, NDArray[np.floating]],
+) -> tuple[dict[str, Term], dict[str, Cosine]]:
+    """Signal and noise of each term, cosines of each pair.
+
+    gradients: [n, P] of each term, the same n ≥ 3 batches for all
+
+    Inner products of different batches' gradients are unbiased estimates of those of the expectations; the
+    product of a batch with itself is not, and is left out.
+    """
+    names = list(gradients)
+    stacked = np.concatenate([np.asarray(gradients[name], dtype=np.float64) for name in names])
+    n = len(stacked) // len(names)
+    gram = (stacked @ stacked.T).reshape(len(names), n, len(names), n)
+    own = np.einsum("aibi->abi", gram)
+    rows, columns = gram.sum(axis=3).transpose(0, 2, 1) - own, gram.sum(axis=1) - own
+    pairs = rows.sum(axis=2)
+    whole = pairs / (n * (n - 1))
+    without = np.moveaxis(pairs[..., None] - rows - columns, 2, 0) / ((n - 1) * (n - 2))
+    terms, cosines = {}, {}
+    for place, name in enumerate(names):
+        square = float(own[place, place].mean())
+        terms[name] = Term(
+            signal=_root(whole[place, place]),
+            noise=_root(square - max(0.0, whole[place, place])),
+            error=_jackknife([_root(one[place, place]) for one in without]),
+        )
+    for first, second in combinations(range(len(names)), 2):
+        value = _cosine(whole, first, second)
+        others = [_cosine(one, first, second) for one in without]
+        known = [other for other in others if other is not None]
+        sure = value is not None and len(known) == n
+        cosines[f"{names[first]} {names[second]}"] = Cosine(
+            value=value if sure else None, error=_jackknife(known) if sure else None
+        )
+    return terms, cosines
+
+
+def _cosine(products: NDArray[np.float64], first: int, second: int) -> float | None:
+    squares = products[first, first], products[second, second]
+    if min(squares) <= 0:
+        return None
+    return float(np.clip(products[first, second] / np.sqrt(squares[0] * squares[1]), -1, 1))
+
+
+def _root(square: float) -> float:
+    return float(np.sqrt(max(0.0, square)))
+
+
+def _jackknife(values: list[float]) -> float:
+    return float(np.sqrt((len(values) - 1) * np.var(values)))
+
+
+def signal_figure(found: GradientSignals) -> bytes:
+    """PNG: of every training a bar for each term's signal, its standard error, and a mark for its noise."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    terms = list(dict.fromkeys(name for one in found.trainings for name in one.terms))
+    count = len(found.trainings)
+    figure = Figure(figsize=(max(6.4, 1.6 * count + 2.4), 4.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)
+    ax = figure.subplots()
+    width = 0.8 / len(terms)
+    for place, name in enumerate(terms):
+        there = [(index, one.terms[name]) for index, one in enumerate(found.trainings) if name in one.terms]
+        x = [index + (place - (len(terms) - 1) / 2) * width for index, _ in there]
+        colour = COLOURS[place % len(COLOURS)]
+        signals, errors = [term.signal for _, term in there], [term.error for _, term in there]
+        ax.bar(x, signals, 0.9 * width, color=colour, label=f"{_LABELS.get(name, name)}: signal")
+        ax.errorbar(x, signals, errors, fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
+        ax.scatter(
+            x, [term.noise for _, term in there], marker="_", s=200, linewidth=2, color=colour, zorder=3
+        )
+    ax.scatter([], [], marker="_", s=200, linewidth=2, color="0.3", label="noise of one batch")
+    ax.set_yscale("log")
+    ax.set_xticks(range(count), [_title(one) for one in found.trainings], fontsize=8)
+    ax.set_ylabel("norm at the encoder's weights")
+    ax.grid(axis="y", color="0.9", linewidth=0.7)
+    ax.set_axisbelow(True)
+    ax.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside lower center", ncols=len(terms) + 1, frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+_LABELS = {"task": "λ L_task", "aux": "λ α L_aux", "rate": "R"}
+
+
+def _title(one: Signals) -> str:
+    return f"{one.training}\n{one.auxiliary}, α = {one.alpha:g}\nλ = {one.rate:g}, step {one.step}"

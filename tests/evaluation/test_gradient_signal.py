@@ -1,0 +1,73 @@
+"""Signal and noise of gradients, held against expectations that are known."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from taskpress.evaluation.gradient_signal import GradientSignals, Signals, signal_figure, statistics
+
+P = 400
+
+
+def draws(n: int, seed: int, noise: float = 0.5) -> dict[str, np.ndarray]:
+    """Batches of two terms with expectations of norms 1 and 0.5 at a cosine of 0.6, and noise of norm ~10."""
+    rng = np.random.default_rng(seed)
+    first, second = np.zeros(P), np.zeros(P)
+    first[0], second[0], second[1] = 1.0, 0.3, 0.4
+    own = rng.normal(size=(n, P)) * noise
+    return {"task": first + own, "aux": second + 0.5 * own + 0.5 * noise * rng.normal(size=(n, P))}
+
+
+def test_without_noise_norms_and_cosine_are_exact() -> None:
+    terms, cosines = statistics(draws(4, 0, noise=0.0))
+    assert terms["task"].signal == pytest.approx(1) and terms["aux"].signal == pytest.approx(0.5)
+    assert terms["task"].noise == pytest.approx(0, abs=1e-6) and terms["task"].error == pytest.approx(0)
+    assert cosines["task aux"].value == pytest.approx(0.6)
+    assert cosines["task aux"].error == pytest.approx(0, abs=1e-6)
+
+
+def test_noise_is_told_from_signal_that_it_exceeds_tenfold() -> None:
+    terms, cosines = statistics(draws(2000, 1))
+    assert terms["task"].noise == pytest.approx(0.5 * np.sqrt(P), rel=0.02)
+    assert terms["task"].signal == pytest.approx(1, abs=3 * terms["task"].error + 0.05)
+    cosine = cosines["task aux"]
+    assert cosine.value is not None and cosine.error is not None
+    # The mean gradients of the batches themselves have the noise's cosine in theirs.
+    assert cosine.value == pytest.approx(0.6, abs=3 * cosine.error) and cosine.error < 0.2
+
+
+def test_the_error_is_that_of_repetitions() -> None:
+    repeated = [statistics(draws(40, seed, noise=0.02))[0]["task"] for seed in range(60)]
+    spread = np.std([one.signal for one in repeated])
+    assert np.mean([one.error for one in repeated]) == pytest.approx(spread, rel=0.3)
+
+
+def test_a_gradient_without_expectation_has_no_cosine() -> None:
+    rng = np.random.default_rng(3)
+    flip = np.where(np.arange(6) % 2, 1.0, -1.0)[:, None]
+    terms, cosines = statistics({"task": 1 + 0.01 * rng.normal(size=(6, P)), "aux": flip * np.ones((6, P))})
+    assert terms["aux"].signal == 0 and terms["aux"].noise == pytest.approx(np.sqrt(P))
+    assert cosines["task aux"].value is None and cosines["task aux"].error is None
+
+
+def test_the_figure_shows_every_training() -> None:
+    terms, cosines = statistics(draws(10, 0))
+    one = Signals(
+        training="aux-q1",
+        arm="task+aux",
+        rate=0.5,
+        alpha=1,
+        auxiliary="heads",
+        step=3,
+        batches=10,
+        parameters=P,
+        terms=terms,
+        cosines=cosines,
+    )
+    found = GradientSignals(trainings=[one, one], command="", versions={})
+    image = Image.open(io.BytesIO(signal_figure(found)))
+    assert image.width > 900 and len(image.getcolors(1 << 20)) > 10
