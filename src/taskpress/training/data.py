@@ -11,7 +11,6 @@ import lightning
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import track
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -22,6 +21,7 @@ from taskpress.datasets.dataset import Dataset
 from taskpress.datasets.folder import ImageFolder
 from taskpress.datasets.scenes import Scenes
 from taskpress.detections import Crop
+from taskpress.evaluation.progress import tracked
 from taskpress.targets import Target
 from taskpress.training.config import DataConfig, expand
 from taskpress.training.teacher import Teacher
@@ -190,6 +190,6 @@ class CropsModule(lightning.LightningDataModule):
         """Fills the cache: worker processes could not run a recognizer that is on a GPU."""
         assert self.trainer is not None
         own = range(stream.rank, len(self.pictures), stream.ranks)
-        for index in track(own, "the teacher labels pictures"):
+        for index in tracked(own, "the teacher labels pictures"):
             teacher.labels(stream.picture(index))
         self.trainer.strategy.barrier()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from rich.progress import track
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -26,6 +25,7 @@ from taskpress.datasets.dataset import Sample
 from taskpress.datasets.scenes import CATEGORIES, Scenes
 from taskpress.detections import Detections
 from taskpress.evaluation.detection_metric import coco_metrics
+from taskpress.evaluation.progress import tracked
 from taskpress.recognition.faster_rcnn import SCENES_WEIGHTS, FasterRCNN
 from taskpress.recognition.slim_rcnn import slim_rcnn
 
@@ -85,9 +85,7 @@ def train(settings: RecognizerTraining, run: Path) -> TorchvisionFasterRCNN:
         log = csv.DictWriter(file, ["step", *LOSSES])
         if start == 0:
             log.writeheader()
-        for step in track(
-            range(start, settings.steps), "training the recognizer", total=settings.steps - start
-        ):
+        for step in tracked(range(start, settings.steps), "training the recognizer"):
             images, targets = next(batches)
             losses: dict[str, Tensor] = model(images, targets)
             optimizer.zero_grad(set_to_none=True)
@@ -106,7 +104,7 @@ def evaluate(recognizer: FasterRCNN, images: int) -> dict[str, float]:
     """COCO metrics (0 … 100, see `coco_metrics`) on the first `images` held-out scenes."""
     scenes = Scenes("test", images)
     predictions: list[Detections] = []
-    for number in track(range(images), "testing it on held-out scenes"):
+    for number in tracked(range(images), "testing it on held-out scenes"):
         predictions += recognizer.predict([_tensor(scenes[number])])
     truth = scenes.coco_ground_truth()
     assert truth is not None
