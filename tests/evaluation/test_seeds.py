@@ -96,6 +96,14 @@ def test_what_cannot_be_told_apart_is_refused(make_result: Make) -> None:
         compare([*pair, make_result("task", 9, 0.2, 12.0)])
     with pytest.raises(DataError, match=r"λ 0.3, seed 1.*--curve"):
         compare([*pair[:4], *trained(make_result, "task", 1, 1.3)])
+    other = [
+        one.model_copy(update={"training": TrainedAs(seed=2, rate=rate, settings=digest)})
+        for one, rate, digest in zip(pair[:2], (0.3, 0.8), "ab", strict=True)
+    ]
+    with pytest.raises(
+        DataError, match=r"'task-q1' and 'task-q2'.*not trained by the same.*--curve"
+    ):
+        compare([*trained(make_result, "task", 1, 1.0), *other])
     # Without seeds to keep apart, points are points.
     plain = [make_result("jpeg", q, bpp, ap) for q, (_, bpp, ap) in enumerate(POINTS)]
     assert len(repeats("jpeg", [*plain, *plain]).points) == 8
@@ -134,6 +142,6 @@ def test_the_card_tells_the_seed_through_the_command_line(world: Path) -> None:
     assert trained_as(Codec.create("mean-scale-hyperprior", 8)) is None
     call("evaluate", *files, *data_options(world), "-o", world / "results")
     written = json.loads((world / "results" / "toy-task-q1-s2.json").read_text())
-    assert (written["curve"], written["training"]) == ("task", {"seed": 2, "rate": 0.5})
+    assert (written["curve"], written["training"]) == ("task", {"seed": 2, "rate": 0.5, "settings": None})
     outcome = call("compare", world / "results", "-o", world / "out")
     assert "(2 seeds)" in outcome.stdout and " ± " in outcome.stdout

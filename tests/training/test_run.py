@@ -18,8 +18,9 @@ from taskpress.coding.codec import Codec, Estimate
 from taskpress.coding.errors import ConfigError
 from taskpress.recognition.named import load_recognizer
 from taskpress.training import run
-from taskpress.training.config import Preset
+from taskpress.training.config import Preset, RunConfig
 from taskpress.training.module import CodecTraining
+from taskpress.training.run import settings_digest
 
 STEPS = 6
 
@@ -311,3 +312,14 @@ def test_damaged_settings_of_a_training_are_named(tmp_path: Path, content: bytes
     claim.write_bytes(content)
     with pytest.raises(ConfigError, match=r"task-q1.config\.yaml"):
         run.train_experiment(preset(arms={"task": {}}), tmp_path, limit_steps=1)
+
+
+def test_repetitions_share_their_settings_and_nothing_else_does(trained: Path) -> None:
+    card = Codec.load(next((trained / "codecs").glob("*aux-q1*"))).card
+    config = RunConfig.model_validate(card["config"])
+    assert card["settings"] == settings_digest(config, card["steps"])
+    again = config.model_copy(update={"seed": 99, "rate": 7.0, "name": "x-y", "quality": 3})
+    assert settings_digest(again, card["steps"]) == card["settings"]
+    longer = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"clip": 0.5})})
+    digests = {settings_digest(longer, card["steps"]), settings_digest(config, 1), card["settings"]}
+    assert len(digests) == 3

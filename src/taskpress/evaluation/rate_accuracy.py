@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from pydantic import ValidationError
 
@@ -64,8 +64,10 @@ class CodecCoder:
 def trained_as(codec: Codec) -> TrainedAs | None:
     """From the card of a codec; None where it tells of no training of ours."""
     try:
-        return TrainedAs.model_validate(codec.card.get("config"))
-    except ValidationError:
+        told: Any = codec.card["config"]
+        settings = codec.card.get("settings")
+        return TrainedAs.model_validate({"seed": told["seed"], "rate": told["rate"], "settings": settings})
+    except (KeyError, TypeError, ValidationError):
         return None
 
 

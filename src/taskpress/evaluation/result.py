@@ -50,10 +50,14 @@ class Picture(Stored):
 
 
 class TrainedAs(Stored):
-    """What tells repetitions of one training apart: its seed, and its λ as `rate` in the preset."""
+    """What tells repetitions of one training apart: its seed, and its λ as `rate` in the preset.
+
+    settings: digest of all else that it was told, the same for repetitions; None in older files
+    """
 
     seed: int
     rate: float
+    settings: str | None = None
 
 
 class Result(Stored):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import shutil
 from collections.abc import Sequence
@@ -142,6 +144,7 @@ def _train(
             "steps": trainer.global_step,
             "command": command,
             "config": config.model_dump(),
+            "settings": settings_digest(config, trainer.global_step),
             "versions": {
                 "taskpress": __version__,
                 "torch": torch.__version__,
@@ -189,6 +192,13 @@ def _initial_codec(config: RunConfig, initial: Path | None) -> Codec:
             f"the preset asks for a {wanted[0]} with N = {wanted[1]}, M = {wanted[2]}"
         )
     return codec
+
+
+def settings_digest(config: RunConfig, *further: object) -> str:
+    """16 hexadecimal digits of what an arm's trainings have in common, whatever their λ and seed."""
+    own = {"name", "experiment", "quality", "rate", "seed", "trainer"}
+    told = [config.model_dump(exclude=own), config.trainer.precision, further]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _choose(runs: list[RunConfig], only: Sequence[str]) -> list[RunConfig]:
