@@ -100,9 +100,7 @@ def test_what_cannot_be_told_apart_is_refused(make_result: Make) -> None:
         one.model_copy(update={"training": TrainedAs(seed=2, rate=rate, settings=digest)})
         for one, rate, digest in zip(pair[:2], (0.3, 0.8), "ab", strict=True)
     ]
-    with pytest.raises(
-        DataError, match=r"'task-q1' and 'task-q2'.*not trained by the same.*--curve"
-    ):
+    with pytest.raises(DataError, match=r"'task-q1' and 'task-q2'.*not trained by the same.*--curve"):
         compare([*trained(make_result, "task", 1, 1.0), *other])
     # Without seeds to keep apart, points are points.
     plain = [make_result("jpeg", q, bpp, ap) for q, (_, bpp, ap) in enumerate(POINTS)]
