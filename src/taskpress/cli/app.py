@@ -18,6 +18,7 @@ from taskpress.cli.encode import encode
 from taskpress.cli.evaluate import evaluate
 from taskpress.cli.evaluate_branch import evaluate_branch
 from taskpress.cli.export import export
+from taskpress.cli.finish import finish
 from taskpress.cli.gradient_signal import gradient_signal
 from taskpress.cli.gradients import gradients
 from taskpress.cli.info import info
@@ -39,6 +40,7 @@ for command in (
     decode,
     info,
     train,
+    finish,
     evaluate,
     anchor,
     compare,

@@ -155,7 +155,7 @@ class StepStream(IterableDataset[Batch]):
 
 
 class CropsModule(lightning.LightningDataModule):
-    """Feeds Lightning the stream from the step the trainer stands at."""
+    """Feeds Lightning the stream from the step the trainer stands at, and `skip` steps further."""
 
     def __init__(
         self,
@@ -163,9 +163,11 @@ class CropsModule(lightning.LightningDataModule):
         seed: int,
         teacher: Teacher | None,
         further: Sequence[Teacher | None] = (),
+        skip: int = 0,
     ) -> None:
         super().__init__()
         self.config, self.seed, self.teacher, self.further = config, seed, teacher, further
+        self.skip = skip
         self.pictures = open_sources(config.sources)
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -175,7 +177,7 @@ class CropsModule(lightning.LightningDataModule):
             self.config,
             self.seed,
             self.teacher,
-            first_step=self.trainer.global_step,
+            first_step=self.skip + self.trainer.global_step,
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
             further=self.further,

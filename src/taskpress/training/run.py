@@ -57,9 +57,11 @@ def train_experiment(
     """
     codecs = []
     chosen = _choose(preset.runs(), only)
-    known = {spec: load_recognizer(expand(spec)) for spec in dict.fromkeys(chain(*map(_specs, chosen)))}
+    known = {
+        spec: load_recognizer(expand(spec)) for spec in dict.fromkeys(chain(*map(recognizers_of, chosen)))
+    }
     for config in chosen:
-        _check(config, [known[spec] for spec in _specs(config)])
+        _check(config, [known[spec] for spec in recognizers_of(config)])
     for config in chosen:
         start = preset.start_of(config)
         initial = codec_path(folder, start) if start is not None else None
@@ -67,12 +69,13 @@ def train_experiment(
             raise ConfigError(
                 f"{initial}: the start is not trained yet; run it first with --only {start.short_name}"
             )
-        recognizers = [known[spec] for spec in _specs(config)]
+        recognizers = [known[spec] for spec in recognizers_of(config)]
         codecs.append(_train(config, folder, preset, recognizers, initial, limit_steps, command))
     return codecs
 
 
-def _specs(config: RunConfig) -> list[str]:
+def recognizers_of(config: RunConfig) -> list[str]:
+    """Every recognizer that a training asks, as on the command line."""
     if config.recognizer is None:
         return []
     return [config.recognizer, *(one.recognizer for one in config.further)]
@@ -104,7 +107,7 @@ def _train(
     limit_steps: int | None,
     command: str,
 ) -> Path:
-    teachers = [_teacher(config, recognizer) for recognizer in recognizers] or [None]
+    teachers = [teacher_of(config, recognizer) for recognizer in recognizers] or [None]
     data = CropsModule(config.data, config.seed, teachers[0], teachers[1:])
     codec = _initial_codec(config, initial)
     trainer = build_trainer(config.trainer, config.optimizer.clip)
@@ -163,7 +166,7 @@ def _train(
     return target
 
 
-def _teacher(config: RunConfig, recognizer: Recognizer) -> Teacher | None:
+def teacher_of(config: RunConfig, recognizer: Recognizer) -> Teacher | None:
     """Who labels whole pictures; None where nothing is labelled, or crops are, by the objective."""
     if not config.objective.needs_labels or recognizer.task.labels_crops:
         return None

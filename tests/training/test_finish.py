@@ -1,0 +1,146 @@
+"""The synthesis alone goes on: what changes, what must not, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from taskpress.cli.app import app
+from taskpress.coding.bitstream import unpack
+from taskpress.coding.codec import Codec
+from taskpress.coding.errors import ConfigError
+from taskpress.datasets.scenes import Scenes
+from taskpress.training import finish as module
+from taskpress.training.config import Preset
+from taskpress.training.data import Batch, StepStream, open_sources
+from taskpress.training.finish import FinishConfig, finish
+from taskpress.training.run import train_experiment
+
+STEPS, FURTHER = 3, 4
+SETTINGS = FinishConfig(steps=FURTHER, learning_rate=1e-3)
+
+
+def preset(**changes: Any) -> Preset:
+    return Preset.model_validate(
+        {
+            "name": "tiny",
+            "codec": {"channels": 8, "half": True},
+            "data": {"sources": ["scenes:8"], "patch": 64},
+            "objective": {"task": "none", "mse": 1.0},
+            "optimizer": {"steps": STEPS, "learning_rate": 1e-3},
+            "rates": [0.05],
+            "arms": {"mse": {}, "roi": {"allocation": "roi", "allocation_width": 8}},
+            "recognizer": "scenes",
+            "trainer": {"accelerator": "cpu", "checkpoint_every": 1, "log_every": 1},
+            **changes,
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    train_experiment(preset(), folder)
+    return folder / "codecs"
+
+
+@pytest.mark.parametrize("arm", ["mse", "roi"])
+def test_files_stay_as_long_and_hold_the_same(trained: Path, tmp_path: Path, arm: str) -> None:
+    before = Codec.load(trained / f"tiny-{arm}-q1.safetensors")
+    after = Codec.load(finish(str(trained / f"tiny-{arm}-q1.safetensors"), tmp_path, SETTINGS, "the command"))
+    old, new = before.state_dict(), after.state_dict()
+    changed = [key for key, value in new.items() if not torch.equal(value, old[key])]
+    assert len(changed) > 20 and all(key.startswith("model.g_s.") for key in changed)
+    image = Scenes("test", 1)[0].image
+    ours, theirs = after.encode(image), before.encode(image)
+    assert len(ours) == len(theirs) and unpack(ours)[1] == unpack(theirs)[1]
+    assert not np.array_equal(after.decode(ours, "numpy"), before.decode(theirs, "numpy"))
+    told = {"steps": FURTHER, "learning_rate": 1e-3, "of": before.fingerprint, "command": "the command"}
+    assert after.card["finish"] == told and after.card["config"] == before.card["config"]
+    assert after.card["settings"] != before.card["settings"]
+
+
+def test_it_learns_from_file_latents_of_crops_that_come_next(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = trained / "tiny-mse-q1.safetensors"
+    codec, seen, latents = Codec.load(source), [], []
+    step = module.SynthesisTraining.training_step
+
+    def watches(self: module.SynthesisTraining, batch: Batch, batch_idx: int) -> torch.Tensor:
+        hook = self.synthesis.register_forward_pre_hook(lambda _, given: latents.append(given[0].clone()))
+        seen.append(batch.images)
+        loss = step(self, batch, batch_idx)
+        hook.remove()
+        return loss
+
+    monkeypatch.setattr(module.SynthesisTraining, "training_step", watches)
+    finish(str(source), tmp_path, SETTINGS)
+    config = preset().runs()[0].data
+    stream = StepStream(open_sources(config.sources), config, 1, None)
+    for place, images in enumerate(seen):
+        assert torch.equal(images, stream.batch(STEPS + place).images)
+        with torch.no_grad():
+            torch.testing.assert_close(latents[place], codec.estimate(images).latent)
+
+
+def test_errors_on_files_fall(trained: Path, tmp_path: Path) -> None:
+    source = trained / "tiny-mse-q1.safetensors"
+    finished = finish(str(source), tmp_path, FinishConfig(steps=60, learning_rate=3e-3))
+    image = Scenes("test", 1)[0].image
+
+    def error(path: Path) -> float:
+        codec = Codec.load(path)
+        decoded = codec.decode(codec.encode(image), "numpy")
+        return float(np.square(decoded.astype(float) - image).mean())
+
+    assert error(finished) < 0.7 * error(source)
+
+
+def test_a_killed_one_goes_on_and_a_finished_one_is_kept(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = str(trained / "tiny-mse-q1.safetensors")
+    whole = Codec.load(finish(source, tmp_path / "whole", SETTINGS))
+    step = module.SynthesisTraining.training_step
+
+    def dies(self: module.SynthesisTraining, batch: Batch, batch_idx: int) -> torch.Tensor:
+        if self.global_step == 2:
+            raise RuntimeError("killed")
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(module.SynthesisTraining, "training_step", dies)
+        finish(source, tmp_path / "killed", SETTINGS)
+    with pytest.raises(ConfigError, match=r"finish\.json: another codec or other settings"):
+        finish(source, tmp_path / "killed", FinishConfig(steps=9))
+    path = finish(source, tmp_path / "killed", SETTINGS)
+    assert Codec.load(path).fingerprint == whole.fingerprint
+    monkeypatch.setattr(module.SynthesisTraining, "training_step", dies)
+    stamp = path.stat().st_mtime_ns
+    assert finish(source, tmp_path / "killed", SETTINGS) == path and path.stat().st_mtime_ns == stamp
+
+
+def test_what_cannot_be_finished_is_refused(trained: Path, tmp_path: Path) -> None:
+    source = trained / "tiny-mse-q1.safetensors"
+    outcome = CliRunner().invoke(app, ["finish", str(source), "-o", str(tmp_path / "a"), "--steps", "1"])
+    assert outcome.exception is None
+    (path,) = (tmp_path / "a").glob("*.safetensors")
+    with pytest.raises(ConfigError, match="finished already"):
+        finish(str(path), tmp_path / "b", SETTINGS)
+    with pytest.raises(ConfigError, match="holds another codec"):
+        finish(str(source), trained, SETTINGS)
+    codec = Codec.create("cheng2020-anchor", 8)
+    codec.save(tmp_path / "plain.safetensors")
+    with pytest.raises(ConfigError, match=r"plain\.safetensors: its card holds no settings of a training"):
+        finish(str(tmp_path / "plain.safetensors"), tmp_path / "b", SETTINGS)
+    only_aux = preset(objective={"task": "none", "alpha": 1.0}, arms={"aux": {}}).runs()[0]
+    card = {"config": only_aux.model_dump(), "steps": 3}
+    codec.save(tmp_path / "aux.safetensors", card=card)
+    with pytest.raises(ConfigError, match="auxiliary loss alone"):
+        finish(str(tmp_path / "aux.safetensors"), tmp_path / "b", SETTINGS)
