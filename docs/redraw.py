@@ -2,6 +2,7 @@
 
     docs/results/NAME/               results of evaluate and anchor → NAME-comparison.json, NAME-table.md
                                      beside the folder, figures/NAME-rd.png
+    docs/results/NAME-transfer/      of the same codecs by another recognizer → the same; the table holds both
     docs/results/NAME-shares.json    of allocation over a set       → figures/NAME-shares.png
     docs/results/NAME-gradients.json of gradients                   → figures/NAME-gradients.png
 
@@ -32,6 +33,7 @@ from taskpress.recognition.named import load_recognizer
 
 DOCS = Path(__file__).parent
 DRAWS = 1000
+TRANSFER = "-transfer"
 SCENE, CODECS = 2, ("scenes-task-q2", "scenes-aux-q2")
 """The picture of docs/results.md and the codecs that coded it."""
 
@@ -50,7 +52,7 @@ def redraw(results: Path, output: Path, bootstrap: int = DRAWS) -> list[Path]:
         comparison = compare(read, resamples=bootstrap)
         print_comparison(comparison)
         written[tables / f"{folder.name}-comparison.json"] = _json(comparison.as_json())
-        table = side_by_side(read, means=True).markdown()
+        table = side_by_side(_by_both(folder, read), means=True).markdown()
         print(f"\n{table}")
         written[tables / f"{folder.name}-table.md"] = table.encode()
         written[figures / f"{folder.name}-rd.png"] = rd_figure(comparison)
@@ -62,6 +64,15 @@ def redraw(results: Path, output: Path, bootstrap: int = DRAWS) -> list[Path]:
     for path, content in written.items():
         atomic_write(path, content)
     return list(written)
+
+
+def _by_both(folder: Path, read: list[Result]) -> list[Result]:
+    """With what the recognizer that the codecs were trained for made of them."""
+    own = folder.with_name(folder.name.removesuffix(TRANSFER))
+    if own == folder:
+        return read
+    codecs = {one.codec_fingerprint for one in read}
+    return [one for one in map(Result.read, find_results([own])) if one.codec_fingerprint in codecs] + read
 
 
 def _json(content: dict[str, object]) -> bytes:
