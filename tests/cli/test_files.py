@@ -135,7 +135,9 @@ def test_a_bad_picture_among_good_ones_stops_none_of_them(
     outcome = taskpress("encode", codec_file, pictures, "-o", tmp_path / "out", "--json")
     assert outcome.code == 1
     assert tree(tmp_path / "out") == {"rgb.tpc", "grey.tpc", "deeper/palette.tpc"}
-    done = {Path(row["file"]).name for row in json.loads(outcome.out)}
+    *rows, failure = json.loads(outcome.out)
+    assert Path(failure["source"]).name == "broken.png" and "damaged" in failure["error"]
+    done = {Path(row["file"]).name for row in rows}
     assert done == {"rgb.tpc", "grey.tpc", "palette.tpc"}
     assert "broken.png" in outcome.err and "1 of 4" in outcome.err
 

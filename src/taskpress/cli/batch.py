@@ -76,8 +76,9 @@ def run_all(
 ) -> None:
     """Calls `work(file, target)` for each pair, several at once, and prints what came out of each.
 
-    Files that fail are listed on standard error when all are done, and the command exits with 1. What is no
-    fault of the file, but a defect here, is listed with its traceback.
+    Files that fail are listed on standard error when all are done, and the command exits with 1; as JSON
+    also among the rows, as `source` and `error`. What is no fault of the file, but a defect here, is listed
+    with its traceback.
     """
     import torch
     from rich.console import Console
@@ -118,7 +119,8 @@ def run_all(
         torch.set_num_threads(threads)
     done = [rows[path] for path, _ in pairs if path in rows]
     if as_json:
-        typer.echo(json.dumps(done, indent=1))
+        failed = [{"source": str(path), "error": text} for path, text in sorted(failures.items())]
+        typer.echo(json.dumps([*done, *failed], indent=1))
     else:
         for row in done:
             typer.echo(printable(line(row)))
