@@ -136,7 +136,7 @@ def test_a_bad_picture_among_good_ones_stops_none_of_them(
     assert outcome.code == 1
     assert tree(tmp_path / "out") == {"rgb.tpc", "grey.tpc", "deeper/palette.tpc"}
     *rows, failure = json.loads(outcome.out)
-    assert Path(failure["source"]).name == "broken.png" and "damaged" in failure["error"]
+    assert Path(failure["source"]).name == "broken.png" and "is not a picture" in failure["error"]
     done = {Path(row["file"]).name for row in rows}
     assert done == {"rgb.tpc", "grey.tpc", "palette.tpc"}
     assert "broken.png" in outcome.err and "1 of 4" in outcome.err
