@@ -16,13 +16,18 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.datasets.scenes import Scenes
 from taskpress.training import finish as module
-from taskpress.training.config import Preset
+from taskpress.training.config import Preset, RunConfig
 from taskpress.training.data import Batch, StepStream, open_sources
 from taskpress.training.finish import FinishConfig, finish
-from taskpress.training.run import train_experiment
+from taskpress.training.run import settings_digest, train_experiment
 
 STEPS, FURTHER = 3, 4
 SETTINGS = FinishConfig(steps=FURTHER, learning_rate=1e-3)
+
+
+def finish_one(source: str, folder: Path, settings: FinishConfig, command: str = "") -> Path:
+    (path,) = finish([source], folder, settings, command)
+    return path
 
 
 def preset(**changes: Any) -> Preset:
@@ -52,7 +57,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("arm", ["mse", "roi"])
 def test_files_stay_as_long_and_hold_the_same(trained: Path, tmp_path: Path, arm: str) -> None:
     before = Codec.load(trained / f"tiny-{arm}-q1.safetensors")
-    after = Codec.load(finish(str(trained / f"tiny-{arm}-q1.safetensors"), tmp_path, SETTINGS, "the command"))
+    after = Codec.load(
+        finish_one(str(trained / f"tiny-{arm}-q1.safetensors"), tmp_path, SETTINGS, "the command")
+    )
     old, new = before.state_dict(), after.state_dict()
     changed = [key for key, value in new.items() if not torch.equal(value, old[key])]
     assert len(changed) > 20 and all(key.startswith("model.g_s.") for key in changed)
@@ -62,14 +69,18 @@ def test_files_stay_as_long_and_hold_the_same(trained: Path, tmp_path: Path, arm
     assert not np.array_equal(after.decode(ours, "numpy"), before.decode(theirs, "numpy"))
     told = {"steps": FURTHER, "learning_rate": 1e-3, "of": before.fingerprint, "command": "the command"}
     assert after.card["finish"] == told and after.card["config"] == before.card["config"]
-    assert after.card["settings"] != before.card["settings"]
+    config, digest = RunConfig.model_validate(before.card["config"]), before.card["settings"]
+    assert after.card["settings"] == settings_digest(config, STEPS, digest, FURTHER, 1e-3)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_it_learns_from_file_latents_of_crops_that_come_next(
-    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
-    source = trained / "tiny-mse-q1.safetensors"
-    codec, seen, latents = Codec.load(source), [], []
+    codec, seen, latents = Codec.load(trained / "tiny-mse-q1.safetensors"), [], []
+    source = tmp_path / "source.safetensors"
+    codec.card["config"]["trainer"]["precision"] = precision
+    codec.save(source)
     step = module.SynthesisTraining.training_step
 
     def watches(self: module.SynthesisTraining, batch: Batch, batch_idx: int) -> torch.Tensor:
@@ -80,7 +91,7 @@ def test_it_learns_from_file_latents_of_crops_that_come_next(
         return loss
 
     monkeypatch.setattr(module.SynthesisTraining, "training_step", watches)
-    finish(str(source), tmp_path, SETTINGS)
+    finish_one(str(source), tmp_path, SETTINGS)
     config = preset().runs()[0].data
     stream = StepStream(open_sources(config.sources), config, 1, None)
     for place, images in enumerate(seen):
@@ -91,7 +102,7 @@ def test_it_learns_from_file_latents_of_crops_that_come_next(
 
 def test_errors_on_files_fall(trained: Path, tmp_path: Path) -> None:
     source = trained / "tiny-mse-q1.safetensors"
-    finished = finish(str(source), tmp_path, FinishConfig(steps=60, learning_rate=3e-3))
+    finished = finish_one(str(source), tmp_path, FinishConfig(steps=60, learning_rate=3e-3))
     image = Scenes("test", 1)[0].image
 
     def error(path: Path) -> float:
@@ -106,7 +117,7 @@ def test_a_killed_one_goes_on_and_a_finished_one_is_kept(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = str(trained / "tiny-mse-q1.safetensors")
-    whole = Codec.load(finish(source, tmp_path / "whole", SETTINGS))
+    whole = Codec.load(finish_one(source, tmp_path / "whole", SETTINGS))
     step = module.SynthesisTraining.training_step
 
     def dies(self: module.SynthesisTraining, batch: Batch, batch_idx: int) -> torch.Tensor:
@@ -116,14 +127,14 @@ def test_a_killed_one_goes_on_and_a_finished_one_is_kept(
 
     with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
         patch.setattr(module.SynthesisTraining, "training_step", dies)
-        finish(source, tmp_path / "killed", SETTINGS)
-    with pytest.raises(ConfigError, match=r"finish\.json: another codec or other settings"):
-        finish(source, tmp_path / "killed", FinishConfig(steps=9))
-    path = finish(source, tmp_path / "killed", SETTINGS)
+        finish_one(source, tmp_path / "killed", SETTINGS)
+    with pytest.raises(ConfigError, match=r"settings\.json: another codec or other settings"):
+        finish_one(source, tmp_path / "killed", FinishConfig(steps=9))
+    path = finish_one(source, tmp_path / "killed", SETTINGS)
     assert Codec.load(path).fingerprint == whole.fingerprint
     monkeypatch.setattr(module.SynthesisTraining, "training_step", dies)
     stamp = path.stat().st_mtime_ns
-    assert finish(source, tmp_path / "killed", SETTINGS) == path and path.stat().st_mtime_ns == stamp
+    assert finish_one(source, tmp_path / "killed", SETTINGS) == path and path.stat().st_mtime_ns == stamp
 
 
 def test_what_cannot_be_finished_is_refused(trained: Path, tmp_path: Path) -> None:
@@ -132,15 +143,24 @@ def test_what_cannot_be_finished_is_refused(trained: Path, tmp_path: Path) -> No
     assert outcome.exception is None
     (path,) = (tmp_path / "a").glob("*.safetensors")
     with pytest.raises(ConfigError, match="finished already"):
-        finish(str(path), tmp_path / "b", SETTINGS)
+        finish_one(str(path), tmp_path / "b", SETTINGS)
     with pytest.raises(ConfigError, match="holds another codec"):
-        finish(str(source), trained, SETTINGS)
+        finish_one(str(source), trained, SETTINGS)
     codec = Codec.create("cheng2020-anchor", 8)
     codec.save(tmp_path / "plain.safetensors")
     with pytest.raises(ConfigError, match=r"plain\.safetensors: its card holds no settings of a training"):
-        finish(str(tmp_path / "plain.safetensors"), tmp_path / "b", SETTINGS)
+        finish_one(str(tmp_path / "plain.safetensors"), tmp_path / "b", SETTINGS)
     only_aux = preset(objective={"task": "none", "alpha": 1.0}, arms={"aux": {}}).runs()[0]
     card = {"config": only_aux.model_dump(), "steps": 3}
     codec.save(tmp_path / "aux.safetensors", card=card)
     with pytest.raises(ConfigError, match="auxiliary loss alone"):
-        finish(str(tmp_path / "aux.safetensors"), tmp_path / "b", SETTINGS)
+        finish_one(str(tmp_path / "aux.safetensors"), tmp_path / "b", SETTINGS)
+    with pytest.raises(ConfigError, match=r"two codecs.*tiny-mse-q1"):
+        list(finish([str(source), str(source)], tmp_path / "b", SETTINGS))
+    with pytest.raises(ConfigError, match=r"learning_rate"):
+        words = ["finish", str(source), "-o", str(tmp_path / "b"), "--learning-rate", "0"]
+        raise CliRunner().invoke(app, words).exception  # type: ignore[misc]
+    # Nothing is begun where a later codec is refused.
+    with pytest.raises(ConfigError, match="finished already"):
+        list(finish([str(source), str(path)], tmp_path / "b", SETTINGS))
+    assert not (tmp_path / "b").exists()

@@ -23,20 +23,26 @@ def finish(
 ) -> None:
     """Train the decoder of finished codecs a little further, at no bit.
 
-    In training a latent carries noise, so the synthesis has never seen what files
-    hold. Here it learns that, by the loss it was trained with; the encoder and
-    all that decides a file's length stay as they are. Recognizer, pictures and
-    loss are those on the codec's card. Worth most at low rates.
+    Where latents carried noise in training, the synthesis has never seen what
+    files hold. Here it learns that, by the loss it was trained with; the encoder
+    and all that decides a file's length stay as they are. Recognizer, pictures
+    and loss are those on the codec's card. What comes out is another codec, by
+    another fingerprint: it does not decode files of the one it was made of.
 
     Example: taskpress finish runs/scenes/codecs/*.safetensors -o runs/scenes/finished
     """
     import torch
+    from pydantic import ValidationError
 
+    from taskpress.coding.errors import ConfigError
     from taskpress.training.finish import FinishConfig, finish
+    from taskpress.training.section import explain
 
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = FinishConfig(steps=steps, learning_rate=learning_rate)
-    command = shlex.join(["taskpress", *sys.argv[1:]])
-    for name in codecs:
-        typer.echo(finish(name, output, settings, command))
+    try:
+        settings = FinishConfig(steps=steps, learning_rate=learning_rate)
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from None
+    for path in finish(codecs, output, settings, shlex.join(["taskpress", *sys.argv[1:]])):
+        typer.echo(path)

@@ -22,18 +22,19 @@ def gradient_signal(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="PNG to write; its numbers go into a JSON beside it.")
     ],
-    batches: Annotated[int, typer.Option(min=3, help="Batches that are looked at.")] = 32,
+    batches: Annotated[int, typer.Option(min=3, help="Batches that are looked at.")] = 128,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
     """State how much of L_task's, L_aux's and the rate's gradient lasts over batches.
 
     Codec and branch come from TRAINING/checkpoints/last.ckpt; the batches are
-    those that the training would have seen next. Of each term's gradient at the
-    encoder's weights: the norm of its expectation (signal), how far one batch
-    lies from it (noise), and the cosine between the expectations of two terms,
-    with standard errors. Above 0 the auxiliary loss asks, in the long run, for
-    what the task asks for.
+    those that the training would have seen next, each clipped as there. Of each
+    term's gradient at the encoder's weights: the norm of its expectation (signal,
+    and how far it is known), how far one batch lies from it (noise), and the
+    cosine between the expectations of two terms. Above 0 the auxiliary loss asks,
+    in the long run, for what the task asks for. Where intervals begin at 0, more
+    --batches are needed: noise falls by their root.
 
     Example: taskpress gradient-signal runs/scenes/aux-q1 runs/heads/aux-q1 -o signal.png
     """
@@ -56,7 +57,7 @@ def _print_table(found: GradientSignals) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Gradients at the encoder's weights: signal ± standard error · noise of one batch")
+    table = Table(title="Gradients at the encoder's weights: signal [interval] · noise of one batch")
     names = list(dict.fromkeys(name for one in found.trainings for name in one.terms))
     for column in ("training", "branch", "α", *names, "cosine task, aux"):
         table.add_column(column, justify="left" if column in ("training", "branch") else "right")
@@ -67,7 +68,7 @@ def _print_table(found: GradientSignals) -> None:
             one.auxiliary,
             f"{one.alpha:g}",
             *(
-                f"{term.signal:.3g} ± {term.error:.2g} · {term.noise:.3g}"
+                f"{term.signal:.2g} [{term.low:.2g}, {term.high:.2g}] · {term.noise:.2g}"
                 for term in (one.terms[name] for name in names)
             ),
             "–" if cosine is None or cosine.value is None else f"{cosine.value:+.2f} ± {cosine.error:.2f}",

@@ -18,7 +18,7 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset
 from taskpress.detections import Detections
-from taskpress.evaluation.progress import tracked
+from taskpress.progress import tracked
 
 STRIDE = 16
 

@@ -1,15 +1,15 @@
 """How much of a term's gradient is signal, which lasts when batches are averaged, and how much is noise.
 
 At batch 1 the gradients of two terms are at right angles whatever they ask for, since nearly all of each is
-the batch's own. What moves an encoder over many steps is the gradients' expectation; this is about that.
+the batch's own. What moves an encoder over many steps is the expectation of what steps take of them.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Sequence
 from itertools import combinations
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,18 +18,22 @@ from pydantic import Field
 from taskpress.evaluation.curve_drawing import COLOURS
 from taskpress.evaluation.stored import Stored, StoredFile
 
+COLUMNS = 2**14
+"""Weights whose inner products are summed at once."""
+
 
 class Term(Stored):
     """One term's gradient, weight included.
 
-    signal: norm of its expectation, 0 where the batches do not tell it from 0
-    noise:  root of the expected squared distance of one batch's gradient from it
-    error:  standard error of `signal` (jackknife over batches)
+    signal:    norm of its expectation, 0 where the estimate of its square is not above 0
+    low, high: signals whose squares are two standard errors (jackknife over batches) from that estimate
+    noise:     root of the expected squared distance of one batch's gradient from the expectation
     """
 
     signal: float = Field(ge=0)
+    low: float = Field(ge=0)
+    high: float = Field(ge=0)
     noise: float = Field(ge=0)
-    error: float = Field(ge=0)
 
 
 class Cosine(Stored):
@@ -57,6 +61,13 @@ class Signals(Stored):
     cosines: dict[str, Cosine]
 
 
+class Statistics(NamedTuple):
+    """terms by name; cosines by the names of both, `task aux`."""
+
+    terms: dict[str, Term]
+    cosines: dict[str, Cosine]
+
+
 class GradientSignals(StoredFile):
     """What `taskpress gradient-signal` writes."""
 
@@ -67,20 +78,16 @@ class GradientSignals(StoredFile):
     versions: dict[str, str]
 
 
-def statistics(
-    gradients: Mapping[str, NDArray[np.floating]],
-) -> tuple[dict[str, Term], dict[str, Cosine]]:
+def statistics(gradients: NDArray[np.float32], names: Sequence[str]) -> Statistics:
     """Signal and noise of each term, cosines of each pair.
 
-    gradients: [n, P] of each term, the same n ≥ 3 batches for all
+    gradients: [T, n, P] of T terms, called `names`, the same n ≥ 3 batches for all
 
     Inner products of different batches' gradients are unbiased estimates of those of the expectations; the
     product of a batch with itself is not, and is left out.
     """
-    names = list(gradients)
-    stacked = np.concatenate([np.asarray(gradients[name], dtype=np.float64) for name in names])
-    n = len(stacked) // len(names)
-    gram = (stacked @ stacked.T).reshape(len(names), n, len(names), n)
+    count, n = gradients.shape[:2]
+    gram = _gram(gradients.reshape(count * n, -1)).reshape(count, n, count, n)
     own = np.einsum("aibi->abi", gram)
     rows, columns = gram.sum(axis=3).transpose(0, 2, 1) - own, gram.sum(axis=1) - own
     pairs = rows.sum(axis=2)
@@ -88,21 +95,31 @@ def statistics(
     without = np.moveaxis(pairs[..., None] - rows - columns, 2, 0) / ((n - 1) * (n - 2))
     terms, cosines = {}, {}
     for place, name in enumerate(names):
-        square = float(own[place, place].mean())
+        square, error = whole[place, place], _jackknife(without[:, place, place])
         terms[name] = Term(
-            signal=_root(whole[place, place]),
-            noise=_root(square - max(0.0, whole[place, place])),
-            error=_jackknife([_root(one[place, place]) for one in without]),
+            signal=_root(square),
+            low=_root(square - 2 * error),
+            high=_root(square + 2 * error),
+            noise=_root(own[place, place].mean() - max(0.0, square)),
         )
-    for first, second in combinations(range(len(names)), 2):
+    for first, second in combinations(range(count), 2):
         value = _cosine(whole, first, second)
         others = [_cosine(one, first, second) for one in without]
-        known = [other for other in others if other is not None]
+        known = np.array([other for other in others if other is not None])
         sure = value is not None and len(known) == n
         cosines[f"{names[first]} {names[second]}"] = Cosine(
             value=value if sure else None, error=_jackknife(known) if sure else None
         )
-    return terms, cosines
+    return Statistics(terms, cosines)
+
+
+def _gram(rows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Inner products of all rows, in float64, without a second copy of them."""
+    gram = np.zeros((len(rows), len(rows)))
+    for start in range(0, rows.shape[1], COLUMNS):
+        block = rows[:, start : start + COLUMNS].astype(np.float64)
+        gram += block @ block.T
+    return gram
 
 
 def _cosine(products: NDArray[np.float64], first: int, second: int) -> float | None:
@@ -116,12 +133,12 @@ def _root(square: float) -> float:
     return float(np.sqrt(max(0.0, square)))
 
 
-def _jackknife(values: list[float]) -> float:
+def _jackknife(values: NDArray[np.float64]) -> float:
     return float(np.sqrt((len(values) - 1) * np.var(values)))
 
 
 def signal_figure(found: GradientSignals) -> bytes:
-    """PNG: of every training a bar for each term's signal, its standard error, and a mark for its noise."""
+    """PNG: of every training a bar for each term's signal, its interval, and a mark for its noise."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -135,9 +152,10 @@ def signal_figure(found: GradientSignals) -> bytes:
         there = [(index, one.terms[name]) for index, one in enumerate(found.trainings) if name in one.terms]
         x = [index + (place - (len(terms) - 1) / 2) * width for index, _ in there]
         colour = COLOURS[place % len(COLOURS)]
-        signals, errors = [term.signal for _, term in there], [term.error for _, term in there]
+        signals = [term.signal for _, term in there]
+        errors = [(term.signal - term.low, term.high - term.signal) for _, term in there]
         ax.bar(x, signals, 0.9 * width, color=colour, label=f"{_LABELS.get(name, name)}: signal")
-        ax.errorbar(x, signals, errors, fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
+        ax.errorbar(x, signals, np.transpose(errors), fmt="none", ecolor="0.2", elinewidth=1, capsize=2)
         ax.scatter(
             x, [term.noise for _, term in there], marker="_", s=200, linewidth=2, color=colour, zorder=3
         )

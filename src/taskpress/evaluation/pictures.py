@@ -13,7 +13,7 @@ from torch import nn
 from taskpress.coding.errors import DataError
 from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset, Sample
-from taskpress.evaluation.progress import tracked
+from taskpress.progress import tracked
 from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import Target
 

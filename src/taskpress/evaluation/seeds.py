@@ -82,17 +82,9 @@ def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
     """Puts results of one curve together by λ and seed.
 
     Raises DataError where one λ of a seed is there twice, where several seeds are there and a result does not
-    say its own, and where trainings were told something else than λ and seed, as far as results say.
+    say its own, and where those of one λ differ in other settings than the seed, as far as results say.
     """
     results = sorted(results, key=lambda result: result.bpp)
-    by_settings = {one.training.settings: one for one in results if one.training is not None}
-    by_settings.pop(None, None)
-    if len(by_settings) > 1:
-        one, other = list(by_settings.values())[:2]
-        raise DataError(
-            f"{one.codec!r} and {other.codec!r} are both curve {curve!r}, but were not trained by the same "
-            "settings: name their curves with --curve"
-        )
     by_rate: dict[float, dict[int, M]] = {}
     for result in results:
         if result.training is None:
@@ -104,6 +96,15 @@ def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
                 f"seed {result.training.seed}: leave one out, or name their curves with --curve"
             )
     single = tuple(OperatingPoint((result,)) for result in results)
+    for repeated in by_rate.values():
+        by_settings = {one.training.settings: one for one in repeated.values() if one.training is not None}
+        by_settings.pop(None, None)
+        if len(by_settings) > 1:
+            one, other = list(by_settings.values())[:2]
+            raise DataError(
+                f"{one.codec!r} and {other.codec!r} are both curve {curve!r}, but differ in more of their "
+                "settings than the seed: name their curves with --curve"
+            )
     seeds = sorted({result.training.seed for result in results if result.training is not None})
     if len(seeds) < 2:
         told = bool(seeds) and all(result.training is not None for result in results)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.files import atomic_write
-from taskpress.training.data import Batch, CropsModule
+from taskpress.training.data import Batch, CropsModule, step_seed
 from taskpress.training.module import CodecTraining
 from taskpress.training.objective import Objective
 from taskpress.training.schedule import learning_rate_factor
@@ -44,13 +44,11 @@ class BranchTraining(lightning.LightningModule):
     def on_fit_start(self) -> None:
         codec, objective = self._fixed
         codec.to(self.device)
-        for recognizer, _ in objective.recognizers:
-            if isinstance(recognizer, torch.nn.Module):
-                recognizer.to(self.device)
+        objective.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         codec, objective = self._fixed
-        torch.manual_seed(self.config.seed * 1_000_003 + self.global_step * 1009 + self.global_rank)
+        torch.manual_seed(step_seed(self.config.seed, self.global_step, self.global_rank))
         rounded = self.config.objective.quantization == "straight-through"
         latent, labels = codec.training_latent(batch.images, rounded), objective.labelled(batch)
         losses = [
@@ -126,4 +124,7 @@ def _identity(training: CodecTraining) -> str:
         config.trainer.model_dump(include={"devices", "precision"}),
         objective.model_dump(include={"auxiliary", "auxiliary_width", "auxiliary_first", "quantization"}),
     ]
+    if "heads" in (objective.auxiliary, *(one.auxiliary for one in config.further)):
+        # Heads are held against labels, or with soft outputs against the teacher's.
+        parts.append(objective.task == "soft")
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

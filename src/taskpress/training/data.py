@@ -21,10 +21,15 @@ from taskpress.datasets.dataset import Dataset
 from taskpress.datasets.folder import ImageFolder
 from taskpress.datasets.scenes import Scenes
 from taskpress.detections import Crop
-from taskpress.evaluation.progress import tracked
+from taskpress.progress import tracked
 from taskpress.targets import Target
 from taskpress.training.config import DataConfig, expand
 from taskpress.training.teacher import Teacher
+
+
+def step_seed(seed: int, step: int, rank: int = 0) -> int:
+    """Of torch's generator in a step: what noise and sampling depend on, and nothing else."""
+    return seed * 1_000_003 + step * 1009 + rank
 
 
 @dataclass(frozen=True)

@@ -4,40 +4,44 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from taskpress.evaluation.gradient_signal import Signals, statistics
-from taskpress.evaluation.progress import tracked
-from taskpress.training.data import StepStream, open_sources
+from taskpress.progress import tracked
+from taskpress.training.data import StepStream, open_sources, step_seed
 from taskpress.training.objective import Objective
 from taskpress.training.restore import Restored
 from taskpress.training.teacher import Teacher
 
 
-def signals(restored: Restored, batches: int = 32) -> Signals:
+def signals(restored: Restored, batches: int = 128) -> Signals:
     """Signal and noise of each term's gradient at the weights of g_a, over the training's next `batches`.
 
     Weights (λ, λ α) are included, α as at the beginning of its schedule; of several recognizers the first
-    one counts. Takes 4 bytes for each term, batch and weight.
+    one counts. As in the training, a batch whose gradient at the codec is longer than `optimizer.clip` counts
+    by that length: all its terms are scaled alike. Takes 4 bytes for each term, batch and weight of g_a.
     """
     config, codec = restored.config, restored.codec.train()
     objective = Objective(config.objective, config.rate, restored.recognizer, config.recognizer_weight)
     teacher = Teacher(restored.recognizer) if not restored.recognizer.task.labels_crops else None
     stream = StepStream(open_sources(config.data.sources), config.data, config.seed, teacher)
     rounded = config.objective.quantization == "straight-through"
-    weights = list(codec.model.g_a.parameters())
-    device = weights[0].device
-    found: dict[str, list[NDArray[np.float32]]] = {}
-    for step in tracked(range(restored.step, restored.step + batches), f"{config.name}: gradients"):
-        batch = stream.batch(step).to(device)
-        torch.manual_seed(config.seed * 1_000_003 + step * 1009)
+    encoder = list(codec.model.g_a.parameters())
+    weights = [*encoder, *(one for one in codec.model.parameters() if all(one is not own for own in encoder))]
+    count, clip = sum(weight.numel() for weight in encoder), config.optimizer.clip
+    names = ("rate", "task", "aux")
+    found = np.empty((len(names), batches, count), dtype=np.float32)
+    for number in tracked(range(batches), f"{config.name}: gradients"):
+        step = restored.step + number
+        batch = stream.batch(step).to(encoder[0].device)
+        torch.manual_seed(step_seed(config.seed, step))
         estimate = codec.estimate(batch.images, straight_through=rounded)
-        terms = objective(batch, estimate, restored.branch)
-        for name, pull in objective.pulls(terms).items():
-            gradient = torch.autograd.grad(pull, weights, retain_graph=True)
-            found.setdefault(name, []).append(torch.cat([part.flatten() for part in gradient]).cpu().numpy())
+        pulls = objective.pulls(objective(batch, estimate, restored.branch))
+        gradients = torch.stack([_flat(pulls[name], weights) for name in names])
+        length = gradients.sum(0).norm()
+        scale = 1.0 if clip is None else min(1.0, clip / float(length))
+        found[:, number] = (scale * gradients[:, :count]).cpu().numpy()
     codec.eval()
-    by_term, cosines = statistics({name: np.stack(rows) for name, rows in found.items()})
+    terms, cosines = statistics(found, names)
     return Signals(
         training=config.short_name,
         arm=config.arm,
@@ -46,7 +50,12 @@ def signals(restored: Restored, batches: int = 32) -> Signals:
         auxiliary=config.objective.auxiliary,
         step=restored.step,
         batches=batches,
-        parameters=sum(weight.numel() for weight in weights),
-        terms=by_term,
+        parameters=count,
+        terms=terms,
         cosines=cosines,
     )
+
+
+def _flat(pull: torch.Tensor, weights: list[torch.nn.Parameter]) -> torch.Tensor:
+    gradients = torch.autograd.grad(pull, weights, retain_graph=True, materialize_grads=True)
+    return torch.cat([gradient.flatten() for gradient in gradients])

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import copy
 import json
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning
 import torch
@@ -21,8 +22,9 @@ from taskpress.coding.codec import Codec, Estimate
 from taskpress.coding.errors import ConfigError, TrainingError
 from taskpress.coding.files import atomic_write
 from taskpress.recognition.named import load_recognizer
+from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import OptimizerConfig, RunConfig, expand
-from taskpress.training.data import Batch, CropsModule
+from taskpress.training.data import Batch, CropsModule, step_seed
 from taskpress.training.objective import Objective, Weighted
 from taskpress.training.run import recognizers_of, settings_digest, teacher_of
 from taskpress.training.schedule import learning_rate_factor
@@ -48,14 +50,14 @@ class SynthesisTraining(lightning.LightningModule):
     def on_fit_start(self) -> None:
         sender, objective = self._fixed
         sender.to(self.device)
-        for recognizer, _ in objective.recognizers:
-            if isinstance(recognizer, torch.nn.Module):
-                recognizer.to(self.device)
+        objective.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         sender, objective = self._fixed
-        torch.manual_seed(self.config.seed * 1_000_003 + self.global_step * 1009 + self.global_rank)
-        latent = sender.training_latent(batch.images, straight_through=True)
+        torch.manual_seed(step_seed(self.config.seed, self.global_step, self.global_rank))
+        # As files are coded: the trainer's precision would round some latents otherwise.
+        with torch.autocast(self.device.type, enabled=False):
+            latent = sender.training_latent(batch.images, straight_through=True)
         x_hat = self.synthesis(latent).float()
         nothing = x_hat.new_zeros(len(x_hat))
         estimate = Estimate(x_hat, latent, nothing, nothing[:, None, None].expand(-1, *latent.shape[2:]))
@@ -79,32 +81,55 @@ class SynthesisTraining(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def finish(name: str, folder: Path, settings: FinishConfig, command: str = "") -> Path:
-    """Lets the synthesis of a codec that was trained here go on; resumes, and keeps what is finished.
+def finish(
+    names: Sequence[str], folder: Path, settings: FinishConfig = FinishConfig(), command: str = ""
+) -> Iterator[Path]:
+    """Lets the synthesis of codecs that were trained here go on; resumes, and keeps what is finished.
 
-    name:   a shipped codec or a file; its card says recognizer, pictures, loss and seed. The crops are those
-            that its training would have seen next
-    folder: gets NAME.safetensors, and checkpoints and logs in NAME
+    names:  shipped codecs or files; their cards say recognizer, pictures, loss and seed. The crops are those
+            that their trainings would have seen next
+    folder: gets NAME.safetensors, and checkpoints and logs in finish/NAME
 
-    Raises ConfigError for a codec whose card holds no training, that is finished already, or that another in
-    the folder would be replaced by.
+    Yields each file when it is there. Raises ConfigError, before anything is trained, for a codec whose card
+    holds no training, that is finished already, or whose place in the folder another has.
     """
-    codec = Codec.load(name)
-    config, steps = _trained(name, codec)
-    target, own = folder / f"{config.name}.safetensors", folder / config.short_name
-    told = {**settings.model_dump(), "of": codec.fingerprint}
-    if target.exists():
-        finished = Codec.load(target).card.get("finish", {})
-        if any(finished.get(key) != value for key, value in told.items()):
-            raise ConfigError(f"{target}: holds another codec; choose another folder with -o")
-        return target
-    _claim(own / "finish.json", told)
-    recognizers = [load_recognizer(expand(spec)) for spec in recognizers_of(config)]
+    todo = [_trained(name, folder, settings) for name in names]
+    places = [one.target for one in todo]
+    if twice := next((place for place in places if places.count(place) > 1), None):
+        raise ConfigError(f"two codecs would become {twice}; finish them apart, each with its own -o")
+    specs = dict.fromkeys(spec for one in todo for spec in recognizers_of(one.config))
+    known = {spec: load_recognizer(expand(spec)) for spec in specs}
+    for one in todo:
+        if not one.target.exists():
+            _finish(one, folder, settings, [known[spec] for spec in recognizers_of(one.config)], command)
+        yield one.target
+
+
+class _Trained(NamedTuple):
+    """A codec, the training that its card tells of, where it goes, and what its card will say."""
+
+    codec: Codec
+    config: RunConfig
+    steps: int
+    target: Path
+    told: dict[str, Any]
+
+
+def _finish(
+    one: _Trained, folder: Path, settings: FinishConfig, recognizers: Sequence[Recognizer], command: str
+) -> None:
+    codec, own = one.codec, folder / "finish" / one.config.name
+    _claim(own / "settings.json", one.told)
+    # The auxiliary loss has no gradient at the synthesis.
+    loss = one.config.objective.model_copy(update={"alpha": 0.0})
+    config = one.config.model_copy(update={"objective": loss})
     first = recognizers[0] if recognizers else None
-    further = [Weighted(one, its.weight) for one, its in zip(recognizers[1:], config.further, strict=True)]
-    objective = Objective(config.objective, config.rate, first, config.recognizer_weight, further)
-    teachers = [teacher_of(config, one) for one in recognizers] or [None]
-    data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=steps)
+    further = [
+        Weighted(other, its.weight) for other, its in zip(recognizers[1:], config.further, strict=True)
+    ]
+    objective = Objective(loss, config.rate, first, config.recognizer_weight, further)
+    teachers = [teacher_of(config, recognizer) for recognizer in recognizers] or [None]
+    data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=one.steps)
     module = SynthesisTraining(config, settings, codec, objective)
     last = own / "checkpoints" / "last.ckpt"
     trainer = build_trainer(
@@ -116,16 +141,21 @@ def finish(name: str, folder: Path, settings: FinishConfig, command: str = "") -
     if trainer.is_global_zero:
         card = {
             **codec.card,
-            "settings": settings_digest(config, steps, settings.model_dump()),
-            "finish": {**told, "command": command},
+            "settings": settings_digest(
+                one.config,
+                one.steps,
+                codec.card.get("settings"),
+                one.told["steps"],
+                one.told["learning_rate"],
+            ),
+            "finish": {**one.told, "command": command},
         }
-        codec.cpu().eval().save(target, half=config.codec.half, card=card)
+        codec.cpu().eval().save(one.target, half=config.codec.half, card=card)
     trainer.strategy.barrier()
-    return target
 
 
-def _trained(name: str, codec: Codec) -> tuple[RunConfig, int]:
-    """The training that a codec's card tells of, and its steps."""
+def _trained(name: str, folder: Path, settings: FinishConfig) -> _Trained:
+    codec = Codec.load(name)
     try:
         config, steps = RunConfig.model_validate(codec.card["config"]), int(codec.card["steps"])
     except (KeyError, TypeError, ValueError, ValidationError):
@@ -138,9 +168,13 @@ def _trained(name: str, codec: Codec) -> tuple[RunConfig, int]:
         raise ConfigError(
             f"{name}: was trained by its auxiliary loss alone, which does not reach the synthesis"
         )
-    # The auxiliary loss has no gradient at the synthesis.
-    objective = config.objective.model_copy(update={"alpha": 0.0})
-    return config.model_copy(update={"objective": objective}), steps
+    target = folder / f"{config.name}.safetensors"
+    told = {**settings.model_dump(), "of": codec.fingerprint}
+    if target.exists():
+        finished = Codec.load(target).card.get("finish", {})
+        if any(finished.get(key) != value for key, value in told.items()):
+            raise ConfigError(f"{target}: holds another codec; choose another folder with -o")
+    return _Trained(codec, config, steps, target, told)
 
 
 def _claim(path: Path, told: dict[str, Any]) -> None:

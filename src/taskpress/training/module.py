@@ -16,7 +16,7 @@ from taskpress.coding.errors import ConfigError, TrainingError
 from taskpress.recognition.protocol import HeadedRecognizer, Recognizer, SoftHeadedRecognizer
 from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig
-from taskpress.training.data import Batch
+from taskpress.training.data import Batch, step_seed
 from taskpress.training.objective import Objective, Weighted
 from taskpress.training.schedule import learning_rate_factor
 
@@ -58,9 +58,7 @@ class CodecTraining(lightning.LightningModule):
         return first + [(place, next(further)) for place in places]  # type: ignore[misc]
 
     def on_fit_start(self) -> None:
-        for recognizer, _ in self.objective.recognizers:
-            if isinstance(recognizer, torch.nn.Module):
-                recognizer.to(self.device)
+        self.objective.to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.objective.progress(self.global_step / self.steps)
@@ -98,7 +96,7 @@ class CodecTraining(lightning.LightningModule):
 
     @property
     def _step_seed(self) -> int:
-        return self.config.seed * 1_000_003 + self.global_step * 1009 + self.global_rank
+        return step_seed(self.config.seed, self.global_step, self.global_rank)
 
     def configure_gradient_clipping(
         self,

@@ -57,6 +57,12 @@ class Objective:
                     "objective.task=outputs or features instead of soft"
                 )
 
+    def to(self, device: torch.device) -> None:
+        """Moves the recognizers, which are nobody's children."""
+        for recognizer, _ in self.recognizers:
+            if isinstance(recognizer, torch.nn.Module):
+                recognizer.to(device)
+
     def progress(self, done: float) -> None:
         """Tells how much of the training is done, 0…1: a cosine schedule lowers α from its value to 0."""
         if self.config.alpha_schedule == "cosine":

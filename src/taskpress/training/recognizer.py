@@ -25,7 +25,7 @@ from taskpress.datasets.dataset import Sample
 from taskpress.datasets.scenes import CATEGORIES, Scenes
 from taskpress.detections import Detections
 from taskpress.evaluation.detection_metric import coco_metrics
-from taskpress.evaluation.progress import tracked
+from taskpress.progress import tracked
 from taskpress.recognition.faster_rcnn import SCENES_WEIGHTS, FasterRCNN
 from taskpress.recognition.slim_rcnn import slim_rcnn
 

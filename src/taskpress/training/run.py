@@ -117,6 +117,7 @@ def _train(
         "initial": initial.stem if initial else config.codec.init,
         "begins_as": codec.fingerprint,
     }
+    began_with = codec.card.get("settings") if initial is not None else None
     if initial is not None and codec.card.get("rehearsal"):
         provenance["rehearsal"] = True
     give_allocator(codec, config, recognizers[0] if recognizers else None)
@@ -147,7 +148,7 @@ def _train(
             "steps": trainer.global_step,
             "command": command,
             "config": config.model_dump(),
-            "settings": settings_digest(config, trainer.global_step),
+            "settings": settings_digest(config, trainer.global_step, began_with),
             "versions": {
                 "taskpress": __version__,
                 "torch": torch.__version__,
@@ -197,11 +198,16 @@ def _initial_codec(config: RunConfig, initial: Path | None) -> Codec:
     return codec
 
 
-def settings_digest(config: RunConfig, *further: object) -> str:
-    """16 hexadecimal digits of what an arm's trainings have in common, whatever their λ and seed."""
-    own = {"name", "experiment", "quality", "rate", "seed", "trainer"}
-    told = [config.model_dump(exclude=own), config.trainer.precision, further]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+def settings_digest(config: RunConfig, steps: int, *further: object) -> str:
+    """16 hexadecimal digits of all that decides a codec but its λ and seed, as far as settings say it.
+
+    Settings at their defaults do not count, so that those of a later version change nothing.
+    """
+    own = {"name", "experiment", "quality", "rate", "seed"}
+    told = config.model_dump(exclude=own, exclude_defaults=True)
+    for section, names in OWN_FIELDS.items():
+        told[section] = {name: value for name, value in told.get(section, {}).items() if name not in names}
+    return hashlib.sha256(json.dumps([told, steps, further], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _choose(runs: list[RunConfig], only: Sequence[str]) -> list[RunConfig]:
