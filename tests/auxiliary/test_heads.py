@@ -35,7 +35,7 @@ def test_maps_have_the_layers_sizes_and_a_power_of_two_of_sub_pixels() -> None:
         (2, 5, 8, 12),
         (2, 7, 4, 6),
         (2, 6, 4, 6),
-        (2, 2, 8, 12),
+        (2, 2, 16, 24),
     ]
     layers = [torch.rand(2, *size) for size in [(5, 8, 12), (7, 4, 6), (6, 2, 3), (2, 13, 19)]]
     perfect = {str(place): layer for place, layer in enumerate(layers)}
@@ -62,13 +62,16 @@ def test_the_frozen_heads_reach_the_latent_and_stay_as_they_are(task: str, part:
     labels = [Detections(boxes, torch.tensor([3]), torch.ones(1)), Detections.empty()]
     layers = recognizer.features(list(images))
     branch = HeadsBranch(8, [64] * 3, [2, 1, 0.5], heads_of(recognizer, task), width=16)
-    assert all(part is not recognizer for part in branch.modules())
+    before = {key: value.clone() for key, value in recognizer.state_dict().items()}
+    of_recognizer = set(map(id, recognizer.parameters()))
+    assert not of_recognizer & set(map(id, branch.parameters()))
     latent = torch.randn(2, 8, 4, 4, requires_grad=True)
     torch.manual_seed(0)
     terms = branch.loss(branch(latent), Lesson(images, layers, labels))
-    (gradient,) = torch.autograd.grad(terms[part], latent)
-    assert gradient.isfinite().all() and gradient[0].abs().sum() > 0
+    terms[part].backward()
+    assert latent.grad is not None and latent.grad.isfinite().all() and latent.grad[0].abs().sum() > 0
     assert all(parameter.grad is None for parameter in recognizer.parameters())
+    assert all(torch.equal(value, before[key]) for key, value in recognizer.state_dict().items())
 
 
 def test_it_needs_heads() -> None:

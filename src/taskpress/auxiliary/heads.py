@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -43,7 +44,7 @@ class HeadsBranch(FeaturesBranch):
         width: int = 64,
     ) -> None:
         super().__init__(latent_channels, layers, stride, width)
-        self.factors = [max(1, 1 << max(0, round(ratio).bit_length() - 1)) for ratio in finer]
+        self.factors = [2 ** max(0, round(math.log2(ratio))) for ratio in finer]
         for place, (channels, factor) in enumerate(zip(layers, self.factors, strict=True)):
             self.layers[place] = prediction(width, channels * factor**2)
         self.heads = heads

@@ -60,6 +60,7 @@ def evaluate_branch(
     from taskpress.evaluation.detections_figure import detections_figure
     from taskpress.evaluation.result import TrainedAs, command_line, versions
     from taskpress.training.restore import restore
+    from taskpress.training.run import settings_digest
 
     device = checked_device(device)
     restored = [restore(folder, device) for folder in trainings]
@@ -84,7 +85,9 @@ def evaluate_branch(
         result = BranchResult(
             name=path.stem,
             arm=config.arm,
-            training=TrainedAs(seed=config.seed, rate=config.rate),
+            training=TrainedAs(
+                seed=config.seed, rate=config.rate, settings=settings_digest(config, one.step)
+            ),
             alpha=config.objective.alpha,
             step=one.step,
             recognizer=judge.name,

@@ -64,7 +64,8 @@ class FasterRCNN(TorchvisionDetector):
     ) -> dict[str, Tensor]:
         """`loss_objectness`, `loss_rpn_box_reg` of the proposals, `loss_classifier`, `loss_box_reg` of the
         head."""
-        batch, given = self._scaled(images, targets)
+        with torch.no_grad():
+            batch, given = self._scaled(images, targets)
         named = self._named(levels)
         with _sampling(self.model.rpn, self.model.roi_heads):
             proposals, proposal_losses = self.model.rpn(batch, named, given)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 
@@ -39,6 +40,7 @@ class RetinaNet(TorchvisionDetector):
         self, images: list[Tensor], targets: list[Detections], levels: list[Tensor]
     ) -> dict[str, Tensor]:
         """`classification` (focal loss of all anchors) and `bbox_regression`; nothing is sampled."""
-        batch, given = self._scaled(images, targets)
+        with torch.no_grad():
+            batch, given = self._scaled(images, targets)
         anchors = self.model.anchor_generator(batch, levels)
         return self.model.compute_loss(given, self.model.head(levels), anchors)

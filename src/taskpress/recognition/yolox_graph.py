@@ -93,7 +93,10 @@ class YoloxNetwork(nn.Module):
     def maps_of(self, stems: Sequence[Tensor]) -> list[Tensor]:
         """What `forward` gives if `stems(canvas)` were `stems`."""
         if self.towers is None:
-            raise RecognizerError(NO_STEMS)
+            raise RecognizerError(
+                "this ONNX graph's maps depend on more than its head stems, so no layers from elsewhere can be "
+                "given to its heads; choose another auxiliary branch than `heads`"
+            )
         return list(self.towers(*stems))
 
 

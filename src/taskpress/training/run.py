@@ -15,6 +15,7 @@ import lightning
 import torch
 import yaml
 
+from taskpress.auxiliary.branch import Lesson
 from taskpress.auxiliary.named import check_auxiliary
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
@@ -95,7 +96,15 @@ def _check(config: RunConfig, recognizers: Sequence[Recognizer]) -> None:
         if kind in OF_LAYERS:
             layer_shapes(recognizer, config.data.patch)
         if kind == "heads":
-            heads_of(recognizer, config.objective.task)
+            _try_heads(recognizer, config)
+
+
+@torch.no_grad()
+def _try_heads(recognizer: Recognizer, config: RunConfig) -> None:
+    """Raises what heads raise that cannot be given layers, before anything is trained."""
+    grey = torch.full((1, 3, config.data.patch, config.data.patch), 0.5)
+    layers, labels = recognizer.features(list(grey)), recognizer.pseudo_labels(list(grey))
+    heads_of(recognizer, config.objective.task)(layers, Lesson(grey, layers, labels))
 
 
 def _train(
