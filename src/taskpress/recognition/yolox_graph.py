@@ -94,8 +94,8 @@ class YoloxNetwork(nn.Module):
         """What `forward` gives if `stems(canvas)` were `stems`."""
         if self.towers is None:
             raise RecognizerError(
-                "this ONNX graph's maps depend on more than its head stems, so no layers from elsewhere can be "
-                "given to its heads; choose another auxiliary branch than `heads`"
+                "this ONNX graph's maps depend on more than its head stems, so its heads take no layers from "
+                "elsewhere; choose another auxiliary branch than `heads`"
             )
         return list(self.towers(*stems))
 
