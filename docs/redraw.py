@@ -72,7 +72,7 @@ def _by_both(folder: Path, read: list[Result]) -> list[Result]:
     if own == folder:
         return read
     codecs = {one.codec_fingerprint for one in read}
-    return [one for one in map(Result.read, find_results([own])) if one.codec_fingerprint in codecs] + read
+    return read + [one for one in map(Result.read, find_results([own])) if one.codec_fingerprint in codecs]
 
 
 def _json(content: dict[str, object]) -> bytes:
