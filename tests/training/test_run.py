@@ -319,13 +319,22 @@ def test_damaged_settings_of_a_training_are_named(tmp_path: Path, content: bytes
 
 def test_repetitions_share_their_settings_and_nothing_else_does(trained: Path) -> None:
     card = Codec.load(next((trained / "codecs").glob("*aux-q1*"))).card
-    config = RunConfig.model_validate(card["config"])
-    assert card["settings"] == settings_digest(config, card["steps"])
-    again = config.model_copy(update={"seed": 99, "rate": 7.0, "name": "x-y", "quality": 3})
-    assert settings_digest(again, card["steps"]) == card["settings"]
-    longer = config.model_copy(update={"optimizer": config.optimizer.model_copy(update={"clip": 0.5})})
-    digests = {settings_digest(longer, card["steps"]), settings_digest(config, 1), card["settings"]}
-    assert len(digests) == 3
+    config, steps = RunConfig.model_validate(card["config"]), card["steps"]
+    assert card["settings"] == settings_digest(config, steps, None)
+
+    def changed(section: str, **update: Any) -> RunConfig:
+        return config.model_copy(update={section: getattr(config, section).model_copy(update=update)})
+
+    alike = [
+        config.model_copy(update={"seed": 99, "rate": 7.0, "name": "x-y", "quality": 3}),
+        changed("data", workers=4),
+        changed("trainer", log_every=7, accelerator="auto"),
+    ]
+    assert {settings_digest(one, steps, None) for one in alike} == {card["settings"]}
+    others = [changed("optimizer", clip=0.5), changed("objective", alpha=0.2), changed("trainer", devices=2)]
+    digests = {settings_digest(one, steps, None) for one in others}
+    digests |= {settings_digest(config, 1, None), settings_digest(config, steps, "a start"), card["settings"]}
+    assert len(digests) == 6
 
 
 @pytest.mark.slow
