@@ -57,7 +57,7 @@ def _print_table(found: GradientSignals) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title="Gradients at the encoder's weights: signal [interval] · noise of one batch")
+    table = Table(title="Gradients at the encoder's weights: signal, its interval, and noise of one batch")
     names = list(dict.fromkeys(name for one in found.trainings for name in one.terms))
     for column in ("training", "branch", "α", *names, "cosine task, aux"):
         table.add_column(column, justify="left" if column in ("training", "branch") else "right")
