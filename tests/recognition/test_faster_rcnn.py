@@ -20,7 +20,7 @@ from taskpress.datasets.scenes import CATEGORIES, Scenes
 from taskpress.detections import Category, Detections
 from taskpress.evaluation.detection_metric import coco_metrics
 from taskpress.recognition.faster_rcnn import FasterRCNN, load_scenes_recognizer
-from taskpress.recognition.protocol import HeadedRecognizer, Recognizer, SoftRecognizer
+from taskpress.recognition.protocol import Recognizer, SoftRecognizer
 from taskpress.recognition.slim_rcnn import slim_rcnn
 from taskpress.recognition.torchvision_models import from_torchvision
 
@@ -155,21 +155,6 @@ def test_features_are_the_pyramid_and_pass_gradients(recognizer: FasterRCNN, bat
     assert [tuple(level.shape) for level in levels] == [(2, 64, 16, 16), (2, 64, 8, 8), (2, 64, 4, 4)]
     sum(level.square().mean() for level in levels).backward()  # type: ignore[union-attr]
     assert batch.grad is not None and batch.grad.abs().sum() > 0
-
-
-def test_heads_on_its_own_layers_give_its_loss(recognizer: FasterRCNN, batch: Tensor) -> None:
-    assert isinstance(recognizer, HeadedRecognizer)
-    layers = [level.requires_grad_() for level in recognizer.features(batch)]
-    torch.manual_seed(0)
-    expected = recognizer.loss(batch, targets())
-    torch.manual_seed(0)
-    found = recognizer.loss_of_features(batch, layers, targets())
-    assert found.keys() == expected.keys()
-    for name, value in expected.items():
-        torch.testing.assert_close(found[name], value)
-    gradients = torch.autograd.grad(sum(found.values()), layers)  # type: ignore[arg-type]
-    assert all(gradient.isfinite().all() and gradient.abs().sum() > 0 for gradient in gradients)
-    assert not any(module.training for module in recognizer.modules())
 
 
 def test_padding_is_told(recognizer: FasterRCNN) -> None:

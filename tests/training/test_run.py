@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import csv
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -335,26 +332,3 @@ def test_repetitions_share_their_settings_and_nothing_else_does(trained: Path) -
     digests = {settings_digest(one, steps, None) for one in others}
     digests |= {settings_digest(config, 1, None), settings_digest(config, steps, "a start"), card["settings"]}
     assert len(digests) == 6
-
-
-@pytest.mark.slow
-def test_two_processes_share_every_step_and_end_alike(tmp_path: Path) -> None:
-    settings = ["optimizer.steps=4", "start.optimizer.steps=3", "codec.channels=8", "data.patch=64"]
-    settings += ["trainer.accelerator=cpu", "trainer.log_every=1"]
-    settings += ["arms={task+aux: {alpha: 0.5, auxiliary_first: {steps: 3, batch: 2}}}"]
-    found = {}
-    for name, devices in (("one", 1), ("two", 2), ("again", 2)):
-        words = ["train", "quick", *settings, f"trainer.devices={devices}", "-o", str(tmp_path / name)]
-        subprocess.run(
-            [sys.executable, "-m", "taskpress.cli.app", *words],
-            check=True,
-            capture_output=True,
-            timeout=300,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
-        codec = Codec.load(tmp_path / name / "codecs" / "quick-aux-q1.safetensors")
-        assert codec.card["steps"] == 4
-        found[name] = codec.fingerprint
-        (learned,) = (tmp_path / name / "branches").iterdir()
-        assert learned.stat().st_size > 0
-    assert found["two"] == found["again"] != found["one"]
