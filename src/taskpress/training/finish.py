@@ -1,8 +1,9 @@
 """The synthesis alone, on latents as files hold them: what a codec gains after its training at no bit.
 
-While a codec is trained, its latent carries noise in place of rounding, so that gradients pass; g_s has never
-seen what a file decodes to. Here everything that decides a file stays as it is, and g_s goes on by the loss
-that it was trained with, L_task (and mean squared error where that had a share), on quantized latents.
+While a codec is trained with `quantization: noise`, its latent is never rounded, so that gradients pass; g_s
+has not seen what a file decodes to. Here everything that decides a file stays as it is, and g_s goes on by
+the loss that it was trained with, L_task (and mean squared error where that had a share), on quantized
+latents.
 """
 
 from __future__ import annotations
