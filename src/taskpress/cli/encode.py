@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from taskpress.cli.batch import Force, Jobs, Row, Skip, run_all, targets, to_do
-from taskpress.cli.measuring import AsJson, Precision, TileSide
+from taskpress.cli.measuring import AsJson, Precision, Refine, RefineRate, TileSide, refinement_of
 from taskpress.coding.bitstream import MAX_SIDE
 from taskpress.coding.files import atomic_write
 
@@ -21,6 +21,8 @@ def encode(
         int | None, typer.Option(min=16, max=MAX_SIDE, help="Scale the long side to this many pixels first.")
     ] = None,
     tile: TileSide = None,
+    refine: Refine = None,
+    refine_rate: RefineRate = None,
     precision: Precision = "float32",
     force: Force = False,
     skip: Skip = False,
@@ -46,12 +48,13 @@ def encode(
             pairs.append((path, Path(path.name)))
     check_tile(tile)
     model = Codec.load(codec, precision)
+    refinement = refinement_of(model, codec, refine, refine_rate)
 
     def work(path: Path, target: Path) -> Row:
         image = read_image(path)
         if resize is not None:
             image = resize_long_side(image, resize)
-        data = model.encode(image, tile)
+        data = model.encode(image, tile, refinement)
         target.parent.mkdir(parents=True, exist_ok=True)
         atomic_write(target, data)
         height, width = image.shape[:2]
@@ -67,4 +70,6 @@ def encode(
         return f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp"
 
     wanted = to_do(targets(pairs, output, ".tpc"), output, force, skip)
-    run_all(work, wanted, "encoding", jobs, line, as_json)
+    # Losses that sample draw from torch's one random state: pictures are refined one after another.
+    at_once = jobs if refinement is None else 1
+    run_all(work, wanted, "encoding", at_once, line, as_json)

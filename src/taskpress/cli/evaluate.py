@@ -20,6 +20,8 @@ from taskpress.cli.measuring import (
     Output,
     Precision,
     RecognizerSpec,
+    Refine,
+    RefineRate,
     Resize,
     TileSide,
     WithFidelity,
@@ -27,6 +29,7 @@ from taskpress.cli.measuring import (
     measure,
     open_dataset,
     open_recognizer,
+    refinement_of,
     told_apart,
 )
 
@@ -46,6 +49,8 @@ def evaluate(
     tile: TileSide = None,
     curve: CurveName = None,
     fidelity: WithFidelity = True,
+    refine: Refine = None,
+    refine_rate: RefineRate = None,
     precision: Precision = "float32",
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -67,10 +72,14 @@ def evaluate(
 
     device = checked_device(device)
     loaded = [Codec.load(source, precision).to(device).eval() for source in codecs]
-    coders = [
-        CodecCoder(codec, curve or default_curve(codec.card, codec_name(source)), name, tile)
-        for source, codec, name in zip(codecs, loaded, names_by_seed(codecs, loaded), strict=True)
-    ]
+    names = names_by_seed(codecs, loaded)
+    coders = []
+    for source, codec, name in zip(codecs, loaded, names, strict=True):
+        line = curve or default_curve(codec.card, codec_name(source))
+        refinement = refinement_of(codec, source, refine, refine_rate)
+        if refinement is not None:
+            line, name = (line if curve else f"{line}, refined"), f"{name}-refined-{refinement.rate:g}"
+        coders.append(CodecCoder(codec, line, name, tile, refinement))
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
     measure(coders, dataset, judge, resize, limit, fidelity, output, as_json)

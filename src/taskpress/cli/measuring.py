@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +13,8 @@ import typer
 from taskpress.coding.errors import ConfigError
 
 if TYPE_CHECKING:
+    from taskpress.coding.codec import Codec
+    from taskpress.coding.refinement import Refinement
     from taskpress.datasets.dataset import Dataset
     from taskpress.evaluation.rate_accuracy import Coder
     from taskpress.evaluation.result import Result
@@ -79,6 +82,23 @@ Precision = Annotated[
         "--precision",
         help="What the transforms compute in: float32, bfloat16 (twice as fast on processors that multiply "
         "it), or auto: bfloat16 on those.",
+    ),
+]
+Refine = Annotated[
+    int | None,
+    typer.Option(
+        "--refine",
+        metavar="STEPS",
+        min=1,
+        help="Refine every picture's latent in so many steps (30, say) by the loss that the codec was "
+        "trained with: far fewer bits, for seconds a picture and a recognizer in the encoder. Decoding stays "
+        "as it is.",
+    ),
+]
+RefineRate = Annotated[
+    float | None,
+    typer.Option(
+        "--refine-rate", metavar="λ", help="λ of that loss: less for fewer bits; by default the codec's."
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1, …")]
@@ -181,6 +201,19 @@ def open_recognizer(spec: str, device: str) -> Recognizer:
     if isinstance(recognizer, nn.Module):
         recognizer.to(device)
     return recognizer
+
+
+def refinement_of(codec: Codec, source: str, steps: int | None, rate: float | None) -> Refinement | None:
+    """What --refine and --refine-rate ask for; ConfigError for the second alone, or not above 0."""
+    if steps is None:
+        if rate is not None:
+            raise ConfigError("--refine-rate: says how to refine, so it goes with --refine STEPS")
+        return None
+    if rate is not None and not 0 < rate < math.inf:
+        raise ConfigError(f"--refine-rate {rate}: λ is above 0")
+    from taskpress.training.refining import refinement_for
+
+    return refinement_for(codec, source, steps, rate)
 
 
 def told_apart(names: Sequence[str], seeds: Sequence[int | None]) -> list[str]:

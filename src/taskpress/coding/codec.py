@@ -26,11 +26,11 @@ from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import add_noise, at_least_float32
 from taskpress.coding.errors import CodecError, ImageError
 from taskpress.coding.fingerprint import checksum, fingerprint
-from taskpress.coding.grid import UNIT
-from taskpress.coding.images import open_picture
+from taskpress.coding.images import open_picture, pad
 from taskpress.coding.models import HyperpriorModel, Output
 from taskpress.coding.named_allocators import build_allocator
 from taskpress.coding.picture_coding import PictureCoder
+from taskpress.coding.refinement import Refinement
 from taskpress.coding.transforms import build_transforms, check_precision
 
 # left, top, right, bottom in pixels
@@ -61,12 +61,6 @@ class Frozen(NamedTuple):
     coder: PictureCoder
     marks: tuple[Any, ...]
     checksum: int
-
-
-def pad(x: Tensor) -> Tensor:
-    """[B, 3, H, W] → multiples of 64, the last row and column repeated below and to the right."""
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % UNIT, 0, -height % UNIT), mode="replicate")
 
 
 class Codec(nn.Module):
@@ -173,7 +167,12 @@ class Codec(nn.Module):
         """16 hexadecimal digits that name architecture and weights: a file decodes only with the same."""
         return self._freeze().fingerprint
 
-    def encode(self, image: Image.Image | np.ndarray | Tensor, tile: int | None = None) -> bytes:
+    def encode(
+        self,
+        image: Image.Image | np.ndarray | Tensor,
+        tile: int | None = None,
+        refinement: Refinement | None = None,
+    ) -> bytes:
         """The bitstream of a picture, by the weights as they are, whatever the mode (train or eval).
 
         `image` is a Pillow picture (converted as `read_image` does), uint8 [H, W, 3], or a float tensor
@@ -182,8 +181,10 @@ class Codec(nn.Module):
         `tile`: the picture is coded in tiles of so many pixels a side, a multiple of 64, each decodable
         without the others; 0 for one piece. By default pictures of more than 2^23 pixels are, in tiles of
         1024 to 1536. ConfigError for a side that tiles cannot have.
+
+        `refinement`: of the latent, for this picture (refinement.py); ConfigError with several tiles.
         """
-        return self._freeze().encode(open_picture(image), tile)
+        return self._freeze().encode(open_picture(image), tile, refinement)
 
     @overload
     def decode(

@@ -98,9 +98,13 @@ class EntropyBottleneck(nn.Module):
         """x [B, C, H, W] → (quantized x, likelihoods), both of x's shape."""
         if self.training:
             self.stale = True
-            quantized = add_noise(x)
-        else:
-            quantized = round_around(x, self.medians)
+            return self.noisy(x)
+        quantized = round_around(x, self.medians)
+        return quantized, self.likelihood(quantized)
+
+    def noisy(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """`forward` as in training, of a bottleneck that is not being trained."""
+        quantized = add_noise(x)
         return quantized, self.likelihood(quantized)
 
     def train(self, mode: bool = True) -> "EntropyBottleneck":

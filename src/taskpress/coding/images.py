@@ -17,7 +17,7 @@ from torch import Tensor
 from taskpress.coding.bitstream import MAX_PIXELS, MAX_SIDE
 from taskpress.coding.errors import ImageError
 from taskpress.coding.files import atomic_file
-from taskpress.coding.grid import Box
+from taskpress.coding.grid import UNIT, Box
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 CONVERTED_MODES = ("RGB", "L", "1", "P", "PA", "RGBA", "LA", "RGBX", "RGBa", "La")
@@ -163,6 +163,12 @@ def to_array(tensor: Tensor) -> np.ndarray:
     """Float [3, H, W] → uint8 [H, W, 3]; values are clamped to [0, 1] and rounded to the nearest level."""
     levels = tensor.detach().clamp(0, 1).mul(255).round().to(torch.uint8)
     return levels.permute(1, 2, 0).cpu().contiguous().numpy()
+
+
+def pad(x: Tensor) -> Tensor:
+    """[B, 3, H, W] → multiples of 64, the last row and column repeated below and to the right."""
+    height, width = x.shape[-2:]
+    return F.pad(x, (0, -width % UNIT, 0, -height % UNIT), mode="replicate")
 
 
 def resize_long_side(array: np.ndarray, long_side: int) -> np.ndarray:

@@ -107,26 +107,38 @@ class HyperpriorModel(nn.Module):
         the noise, without which it would have no gradient of use (Minnen and Singh, “Channel-wise
         autoregressive entropy models”, 2020). The means are those of the noisy context.
         """
-        z_hat, z_likelihoods = self.entropy_bottleneck(at_least_float32(self.h_a(y)))
-        params = self.h_s(z_hat)
         if self.training:
-            # One draw for all: synthesis, context and likelihood see the same ŷ, as they will when coding.
-            y_hat = add_noise(y)
-            scales, means = self.scales_and_means(params, y_hat)
-            y_likelihoods = self.gaussian_conditional.likelihood(y_hat, scales, means)
+            y_hat, means, likelihoods = self._noisy(y, self.entropy_bottleneck)
+            if straight_through:
+                y_hat = means + round_straight_through(y - means)
         else:
-            scales, means = self.scales_and_means(params, torch.round(y))
+            z_hat, z_likelihoods = self.entropy_bottleneck(at_least_float32(self.h_a(y)))
+            scales, means = self.scales_and_means(self.h_s(z_hat), torch.round(y))
             y_hat, y_likelihoods = self.gaussian_conditional(y, scales, means)
+            likelihoods = {"y": y_likelihoods, "z": z_likelihoods}
             if self.context_prediction is not None:
                 y_hat = torch.round(y)
-        if self.training and straight_through:
-            y_hat = means + round_straight_through(y - means)
         decoded = y_hat if gain is None else y_hat / gain
         return {
             "x_hat": at_least_float32(self.g_s(decoded)),
-            "likelihoods": {"y": y_likelihoods, "z": z_likelihoods},
+            "likelihoods": likelihoods,
             "y_hat": decoded,
         }
+
+    def noisy_likelihoods(self, y: Tensor) -> Likelihoods:
+        """Of y [B, M, h, w] and z with noise in place of rounding, as in training, whatever the mode."""
+        return self._noisy(y, self.entropy_bottleneck.noisy)[2]
+
+    def _noisy(
+        self, y: Tensor, prior: Callable[[Tensor], tuple[Tensor, Tensor]]
+    ) -> tuple[Tensor, Tensor, Likelihoods]:
+        """y with noise, its means, and the likelihoods; `prior` gives z with noise and its likelihoods."""
+        z_hat, z_likelihoods = prior(at_least_float32(self.h_a(y)))
+        # One draw for all: synthesis, context and likelihood see the same ŷ, as they will when coding.
+        y_hat = add_noise(y)
+        scales, means = self.scales_and_means(self.h_s(z_hat), y_hat)
+        y_likelihoods = self.gaussian_conditional.likelihood(y_hat, scales, means)
+        return y_hat, means, {"y": y_likelihoods, "z": z_likelihoods}
 
 
 def gdn_analysis(N: int, M: int) -> nn.Sequential:

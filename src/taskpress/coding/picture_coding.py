@@ -28,6 +28,7 @@ from taskpress.coding.level_map import read_levels, split_section, write_levels
 from taskpress.coding.memory import give_back
 from taskpress.coding.models import HyperpriorModel
 from taskpress.coding.parallel import in_parallel
+from taskpress.coding.refinement import Refinement, refine
 from taskpress.coding.strips import analyze, needed, synthesize
 from taskpress.coding.transforms import Transforms
 
@@ -47,31 +48,43 @@ class PictureCoder:
     coder: EntropyCoder
     transforms: Transforms
 
-    def encode(self, picture: Picture, tile: int | None) -> bytes:
+    def encode(self, picture: Picture, tile: int | None, refinement: Refinement | None = None) -> bytes:
         """The bitstream; `tile` is a side in pixels, 0 for one piece, None for what suits the size.
 
-        ConfigError for a side that tiles cannot have.
+        ConfigError for a side that tiles cannot have, and for a refinement of a picture in several tiles.
         """
         grid = cut(picture.box, tile)
+        if refinement is not None and len(grid) > 1:
+            raise ConfigError(
+                f"a picture in {len(grid)} tiles is not refined, since a recognizer sees it whole; scale it "
+                "down first (--resize), or code it in one piece (--tile 0)"
+            )
         with torch.inference_mode():
             y = analyze(self.transforms.analysis, picture, self.model.N, self._device)
         if is_large(picture.box):
             give_back()
 
-        def payload(number: int) -> bytes:
+        def piece(number: int) -> bytes:
             box = grid.box(number).outward(UNIT)
             with torch.inference_mode():
                 part, decision = self._allocated(y[(..., *box.slices(CELL))], picture, box)
-                z = self.model.h_a(part)
-            data = self.coder.encode(self.coder.quantize(part[0], z[0]))
+            if refinement is not None:
+                gain = None if decision is None else decision.gain
+                part = refine(self, picture.window(picture.box).to(self._device), part, gain, refinement)
+            data = self.payload(part)
             if decision is None:
                 return data
             return write_levels(decision.levels[0].cpu().numpy(), self._levels) + data
 
-        payloads = in_parallel(payload, range(len(grid)))
+        payloads = in_parallel(piece, range(len(grid)))
         if len(grid) == 1:
             return bitstream.pack(self.fingerprint, picture.width, picture.height, payloads[0])
         return bitstream.pack_tiles(self.fingerprint, grid, payloads)
+
+    @torch.no_grad()
+    def payload(self, y: Tensor) -> bytes:
+        """What a file holds of a latent [1, M, h, w]."""
+        return self.coder.encode(self.coder.quantize(y[0], self.model.h_a(y)[0]))
 
     @torch.no_grad()
     def quantized(self, y: Tensor) -> tuple[Tensor, Tensor]:

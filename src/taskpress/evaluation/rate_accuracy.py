@@ -16,12 +16,13 @@ from pydantic import ValidationError
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError, DataError
+from taskpress.coding.refinement import Refinement
 from taskpress.datasets.dataset import Dataset
 from taskpress.detections import Detections
 from taskpress.evaluation.encoder_size import MapUse, encoder_size, use_map
 from taskpress.evaluation.fidelity import ms_ssim, psnr, summarize
 from taskpress.evaluation.pictures import Pixels, as_input, in_original_pixels, resized, samples
-from taskpress.evaluation.result import Picture, Result, TrainedAs, command_line, versions
+from taskpress.evaluation.result import Picture, RefinedAs, Result, TrainedAs, command_line, versions
 from taskpress.evaluation.scoring import Truth, open_truth
 from taskpress.recognition.protocol import Recognizer
 
@@ -46,15 +47,16 @@ class Coder(Protocol):
 
 @dataclass(frozen=True)
 class CodecCoder:
-    """A learned codec as a `Coder`; `tile` as in `Codec.encode`."""
+    """A learned codec as a `Coder`; `tile` and `refinement` as in `Codec.encode`."""
 
     codec: Codec
     curve: str
     name: str
     tile: int | None = None
+    refinement: Refinement | None = None
 
     def encode(self, image: Pixels) -> bytes:
-        return self.codec.encode(image, self.tile)
+        return self.codec.encode(image, self.tile, self.refinement)
 
     def decode(self, data: bytes) -> Pixels:
         pixels: Pixels = self.codec.decode(data, as_="numpy")
@@ -69,6 +71,20 @@ def trained_as(codec: Codec) -> TrainedAs | None:
         return TrainedAs.model_validate({"seed": told["seed"], "rate": told["rate"], "settings": settings})
     except (KeyError, TypeError, ValidationError):
         return None
+
+
+def _told_of(coder: Coder) -> TrainedAs | None:
+    """Seed and λ of an operating point; with a refinement λ is its own."""
+    if not isinstance(coder, CodecCoder) or (told := trained_as(coder.codec)) is None:
+        return None
+    return told if coder.refinement is None else told.model_copy(update={"rate": coder.refinement.rate})
+
+
+def refined_as(refinement: Refinement | None) -> RefinedAs | None:
+    """What a result says of how latents were refined; None where they were not."""
+    if refinement is None:
+        return None
+    return RefinedAs(rate=refinement.rate, steps=refinement.steps, learning_rate=refinement.learning_rate)
 
 
 @dataclass(frozen=True)
@@ -187,7 +203,8 @@ def evaluate(
         curve=coder.curve,
         codec=coder.name,
         codec_fingerprint=codec.fingerprint if codec is not None else None,
-        training=trained_as(codec) if codec is not None else None,
+        training=_told_of(coder),
+        refined=refined_as(coder.refinement) if isinstance(coder, CodecCoder) else None,
         recognizer=recognizer.name,
         recognizer_fingerprint=recognizer.fingerprint,
         dataset=dataset.name,

@@ -52,12 +52,22 @@ class Picture(Stored):
 class TrainedAs(Stored):
     """What tells repetitions of one training apart: its seed, and its λ as `rate` in the preset.
 
+    Where latents were refined, the λ is that of the refinement.
+
     settings: digest of all else that it was told, the same for repetitions; None in older files
     """
 
     seed: int
     rate: float
     settings: str | None = None
+
+
+class RefinedAs(Stored):
+    """How the encoder refined its latents (`coding.refinement`): λ, steps and learning rate."""
+
+    rate: float
+    steps: int
+    learning_rate: float
 
 
 class Result(Stored):
@@ -69,6 +79,7 @@ class Result(Stored):
     pictures without any coding. ap, ap50, teacher_ap, teacher_ap50 and their uncompressed_* repeat box AP,
     where the task has it: files of before there was a second task hold nothing else. `training` is null for
     coders that were not trained here, `fidelity` where it was not measured, and both in older files.
+    `refined` is null where an encoder took its first guess; `encoder` does not count what refining runs.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -78,6 +89,7 @@ class Result(Stored):
     codec: str
     codec_fingerprint: str | None = None
     training: TrainedAs | None = None
+    refined: RefinedAs | None = None
     recognizer: str
     recognizer_fingerprint: str | None = None
     dataset: str

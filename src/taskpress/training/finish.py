@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import lightning
 import torch
-from pydantic import Field, ValidationError
+from pydantic import Field
 from torch import Tensor
 
 from taskpress.coding.codec import Codec, Estimate
@@ -26,10 +26,11 @@ from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import OptimizerConfig, RunConfig, expand
 from taskpress.training.data import Batch, CropsModule, step_seed
-from taskpress.training.objective import Objective, Weighted
+from taskpress.training.objective import Objective
 from taskpress.training.run import recognizers_of, settings_digest, teacher_of
 from taskpress.training.schedule import learning_rate_factor
 from taskpress.training.section import Section
+from taskpress.training.trained import trained_config, without_branch
 from taskpress.training.trainer import build_trainer, step_of
 
 
@@ -122,13 +123,8 @@ def _finish(
     codec, own = one.codec, folder / "finish" / one.config.name
     _claim(own / "settings.json", one.told)
     # The auxiliary loss has no gradient at the synthesis.
-    loss = one.config.objective.model_copy(update={"alpha": 0.0})
-    config = one.config.model_copy(update={"objective": loss})
-    first = recognizers[0] if recognizers else None
-    further = [
-        Weighted(other, its.weight) for other, its in zip(recognizers[1:], config.further, strict=True)
-    ]
-    objective = Objective(loss, config.rate, first, config.recognizer_weight, further)
+    objective = without_branch(one.config, recognizers)
+    config = one.config.model_copy(update={"objective": objective.config})
     teachers = [teacher_of(config, recognizer) for recognizer in recognizers] or [None]
     data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=one.steps)
     module = SynthesisTraining(config, settings, codec, objective)
@@ -157,12 +153,7 @@ def _finish(
 
 def _trained(name: str, folder: Path, settings: FinishConfig) -> _Trained:
     codec = Codec.load(name)
-    try:
-        config, steps = RunConfig.model_validate(codec.card["config"]), int(codec.card["steps"])
-    except (KeyError, TypeError, ValueError, ValidationError):
-        raise ConfigError(
-            f"{name}: its card holds no settings of a training; give a codec that `taskpress train` made"
-        ) from None
+    config, steps = trained_config(codec, name)
     if "finish" in codec.card:
         raise ConfigError(f"{name}: is finished already; give the codec that it was made of")
     if config.objective.task == "none" and config.objective.mse == 0:

@@ -1,0 +1,50 @@
+"""Refining by what a codec was trained for: its card says recognizer, L_task and λ."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from taskpress.coding.codec import Codec, Estimate
+from taskpress.coding.errors import ConfigError
+from taskpress.coding.refinement import Distortion, Refinement
+from taskpress.recognition.named import load_recognizer
+from taskpress.training.config import expand
+from taskpress.training.data import Batch
+from taskpress.training.run import recognizers_of
+from taskpress.training.trained import trained_config, without_branch
+
+
+def refinement_for(
+    codec: Codec, name: str, steps: int, rate: float | None = None, learning_rate: float = 0.08
+) -> Refinement:
+    """L_task of the codec's own training as the distortion, with mean squared error where that had a share.
+
+    rate: λ in place of that of the training: less for fewer bits, more for more accuracy
+
+    Recognizers compute where the codec does. ConfigError for a codec whose card holds no training, or that
+    was trained by its auxiliary loss alone, and what opening its recognizers raises.
+    """
+    config, _ = trained_config(codec, name)
+    if config.objective.task == "none" and config.objective.mse == 0:
+        raise ConfigError(f"{name}: was trained by its auxiliary loss alone, which says nothing of a picture")
+    recognizers = [load_recognizer(expand(spec)) for spec in recognizers_of(config)]
+    # λ is the refinement's own.
+    objective = without_branch(config.model_copy(update={"rate": 1.0}), recognizers)
+    device = next(codec.model.parameters()).device
+    objective.to(device)
+
+    def distortion_of(picture: Tensor) -> Distortion:
+        labels = [
+            one.pseudo_labels([picture[0]]) if objective.config.needs_labels else [] for one in recognizers
+        ]
+        batch = Batch(picture, labels[0] if labels else [], labels[1:])
+        nothing = torch.zeros(1, device=device)
+
+        def distortion(decoded: Tensor) -> Tensor:
+            estimate = Estimate(decoded, nothing, nothing, nothing)
+            return objective(batch, estimate, None)["loss"]
+
+        return distortion
+
+    return Refinement(distortion_of, config.rate if rate is None else rate, steps, learning_rate)

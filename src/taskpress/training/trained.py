@@ -1,0 +1,34 @@
+"""What a finished training leaves to go on with: its settings, from the codec's card, and its loss."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+
+from taskpress.coding.codec import Codec
+from taskpress.coding.errors import ConfigError
+from taskpress.recognition.protocol import Recognizer
+from taskpress.training.config import RunConfig
+from taskpress.training.objective import Objective, Weighted
+
+
+def trained_config(codec: Codec, name: str) -> tuple[RunConfig, int]:
+    """The training that a codec's card tells of, and its steps; ConfigError, naming the codec, for none."""
+    try:
+        return RunConfig.model_validate(codec.card["config"]), int(codec.card["steps"])
+    except (KeyError, TypeError, ValueError, ValidationError):
+        raise ConfigError(
+            f"{name}: its card holds no settings of a training; give a codec that `taskpress train` made"
+        ) from None
+
+
+def without_branch(config: RunConfig, recognizers: Sequence[Recognizer]) -> Objective:
+    """The loss of a training but for its auxiliary term, with `recognizers` opened as `recognizers_of` names
+    them."""
+    first = recognizers[0] if recognizers else None
+    further = [
+        Weighted(other, its.weight) for other, its in zip(recognizers[1:], config.further, strict=True)
+    ]
+    loss = config.objective.model_copy(update={"alpha": 0.0})
+    return Objective(loss, config.rate, first, config.recognizer_weight, further)

@@ -1,0 +1,117 @@
+"""Refining by what a codec's card says it was trained for: what is gained, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from taskpress.cli.app import app
+from taskpress.coding.codec import Codec
+from taskpress.coding.errors import ConfigError
+from taskpress.coding.images import to_tensor
+from taskpress.datasets.scenes import Scenes
+from taskpress.evaluation.result import Result
+from taskpress.recognition.named import load_recognizer
+from taskpress.training.config import RunConfig
+from taskpress.training.refining import refinement_for
+
+
+def lost(codec: Codec, image: np.ndarray, data: bytes) -> float:
+    """The scenes' recognizer's own loss on what a file decodes to, labels being those of the scene itself."""
+    recognizer = load_recognizer("scenes")
+    labels = recognizer.pseudo_labels([to_tensor(image)])
+    torch.manual_seed(0)
+    terms = recognizer.loss([codec.decode(data, "tensor")], labels)
+    return float(torch.stack(list(terms.values())).sum())
+
+
+def test_the_recognizer_sees_more_in_fewer_bits() -> None:
+    codec, image = Codec.load("scenes-task-q3"), Scenes("test", 2)[1].image
+    plain = codec.encode(image)
+    refined = codec.encode(image, None, refinement_for(codec, "scenes-task-q3", 12, rate=0.3))
+    assert len(refined) < 0.95 * len(plain)
+    assert lost(codec, image, refined) < 0.5 * lost(codec, image, plain)
+
+
+def test_weight_and_loss_are_those_of_the_card() -> None:
+    codec = Codec.load("scenes-aux-q2")
+    config = RunConfig.model_validate(codec.card["config"])
+    refinement = refinement_for(codec, "scenes-aux-q2", 5)
+    assert (refinement.rate, refinement.steps) == (config.rate, 5) and config.objective.alpha > 0
+    images = torch.rand(2, 1, 3, 64, 64)
+    torch.manual_seed(0)
+    ours = refinement.distortion_of(images[0])(images[1])
+    recognizer = load_recognizer("scenes")
+    torch.manual_seed(0)
+    theirs = recognizer.loss([images[1][0]], recognizer.pseudo_labels([images[0][0]]))
+    assert ours.item() == pytest.approx(float(torch.stack(list(theirs.values())).sum()))
+
+
+def test_a_codec_of_squared_error_needs_no_recognizer() -> None:
+    codec = Codec.load("scenes-task-q1")
+    codec.card["config"]["recognizer"] = None
+    codec.card["config"]["objective"] |= {"task": "none", "mse": 1.0}
+    images = torch.rand(2, 1, 3, 64, 64)
+    distortion = refinement_for(codec, "mine", 5).distortion_of(images[0])(images[1])
+    assert distortion.item() == pytest.approx(255**2 * float((images[0] - images[1]).square().mean()))
+
+
+def test_what_says_nothing_of_pictures_is_refused() -> None:
+    codec = Codec.create("cheng2020-anchor", 8)
+    with pytest.raises(ConfigError, match=r"mine: its card holds no settings of a training"):
+        refinement_for(codec, "mine", 5)
+    codec = Codec.load("scenes-aux-q2")
+    codec.card["config"]["objective"]["task"] = "none"
+    with pytest.raises(ConfigError, match=r"mine: was trained by its auxiliary loss alone"):
+        refinement_for(codec, "mine", 5)
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Path:
+    folder = tmp_path / "scene"
+    folder.mkdir()
+    Image.fromarray(Scenes("test", 1)[0].image[:128, :128]).save(folder / "one.png")
+    return folder
+
+
+def run(*arguments: object) -> str:
+    outcome = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if outcome.exception is not None and not isinstance(outcome.exception, SystemExit):
+        raise outcome.exception
+    assert outcome.exit_code == 0, outcome.output
+    return outcome.output
+
+
+def test_on_the_command_line(scene: Path, tmp_path: Path) -> None:
+    common = ("--refine", 3, "--refine-rate", 0.05)
+    (row,) = json.loads(run("encode", "scenes-task-q1", scene, "-o", tmp_path / "coded", "--json", *common))
+    run("decode", tmp_path / "coded", "-o", tmp_path / "decoded")
+    assert (tmp_path / "decoded" / "one.png").exists()
+    results = tmp_path / "results"
+    run("evaluate", "scenes-task-q1", "--images", scene, "--recognizer", "scenes", "-o", results, *common)
+    result = Result.read(results / "scenes-task-q1-refined-0.05.json")
+    assert result.curve == "task, refined" and result.pictures[0].bits == 8 * row["bytes"]
+    assert result.refined is not None and result.training is not None
+    assert (result.refined.steps, result.refined.rate, result.training.rate) == (3, 0.05, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--refine-rate", 0.1), "goes with --refine STEPS"),
+        (("--refine", 2, "--refine-rate", -1), "λ is above 0"),
+        (("--refine", 2, "--refine-rate", "nan"), "λ is above 0"),
+    ],
+)
+def test_options_that_make_no_sense(
+    scene: Path, tmp_path: Path, options: tuple[object, ...], told: str
+) -> None:
+    with pytest.raises(ConfigError, match=told):
+        run("encode", "scenes-task-q1", scene, "-o", tmp_path / "coded", *options)
+    assert not (tmp_path / "coded").exists()
