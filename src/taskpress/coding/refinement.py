@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from taskpress.coding.errors import CodecError
-
-if TYPE_CHECKING:
-    from taskpress.coding.picture_coding import PictureCoder
+from taskpress.coding.models import HyperpriorModel
+from taskpress.coding.transforms import Transforms
 
 Distortion = Callable[[Tensor], Tensor]
 """Of a decoded picture [1, 3, H, W] in [0, 1], a scalar; differentiable."""
@@ -44,8 +43,24 @@ class Refinement(NamedTuple):
     learning_rate: float = 0.08
 
 
+class LatentCoder(Protocol):
+    """What `picture_coding.PictureCoder` is to a latent [1, M, h, w]."""
+
+    @property
+    def model(self) -> HyperpriorModel: ...
+
+    @property
+    def transforms(self) -> Transforms: ...
+
+    def quantized(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """ŷ and ẑ, as a file holds them."""
+        ...
+
+    def payload(self, y: Tensor) -> bytes: ...
+
+
 def refine(
-    coder: PictureCoder, picture: Tensor, y: Tensor, gain: Tensor | None, refinement: Refinement
+    coder: LatentCoder, picture: Tensor, y: Tensor, gain: Tensor | None, refinement: Refinement
 ) -> Tensor:
     """A latent [1, M, h, w] to be coded instead of `y`, of no larger L than it.
 
@@ -66,7 +81,7 @@ def refine(
             torch.manual_seed(step)
             optimizer.param_groups[0]["lr"] = refinement.learning_rate * _cosine(step / refinement.steps)
             decoded = _decoded(coder, latent, picture, gain)
-            loss = refinement.rate * distortion(decoded) + _noisy_rate(coder, latent, picture)
+            loss = refinement.rate * distortion(decoded) + _noisy_rate(coder.model, latent, picture)
             if not torch.isfinite(loss):
                 raise CodecError(
                     f"refining: the loss is {loss.item()} in step {step + 1}; take a lower learning rate"
@@ -88,7 +103,7 @@ def _cosine(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * done))
 
 
-def _decoded(coder: PictureCoder, latent: Tensor, picture: Tensor, gain: Tensor | None) -> Tensor:
+def _decoded(coder: LatentCoder, latent: Tensor, picture: Tensor, gain: Tensor | None) -> Tensor:
     """What a file of the latent decodes to, of the picture's size; its gradient is that of no rounding."""
     y_hat, _ = coder.quantized(latent.detach())
     coded = latent + (y_hat - latent).detach()
@@ -99,9 +114,8 @@ def _decoded(coder: PictureCoder, latent: Tensor, picture: Tensor, gain: Tensor 
     return x_hat[..., : picture.shape[2], : picture.shape[3]].float().clamp(0, 1)
 
 
-def _noisy_rate(coder: PictureCoder, latent: Tensor, picture: Tensor) -> Tensor:
+def _noisy_rate(model: HyperpriorModel, latent: Tensor, picture: Tensor) -> Tensor:
     """R in bits per pixel, as training has it."""
-    model = coder.model
     likelihoods = model.noisy_likelihoods(latent)
     bits = -(torch.log2(likelihoods["y"]).sum() + torch.log2(likelihoods["z"]).sum())
     return bits / (picture.shape[2] * picture.shape[3])
