@@ -126,11 +126,12 @@ def test_encoders_are_told_by_curve_with_the_allocators_share(make_result: Make)
         make_result("jpeg", 1, 0.3, 12.0),
     ]
     written = compare(results, "old").as_json()["encoders"]
-    assert written["old"] == {**plain, "ms": None, "allocator": None}
+    assert written["old"] == {**plain, "ms": None, "allocator": None, "besides": None}
     middle = (len(POINTS) - 1) / 2
     assert written["roi"] == {
         **plain,
         "ms": 10 + middle,
         "allocator": {**share, "ms": middle, "map_bpp": 0.5},
+        "besides": None,
     }
     assert "jpeg" not in written

@@ -97,7 +97,8 @@ def test_on_the_command_line(scene: Path, tmp_path: Path) -> None:
     run("evaluate", "scenes-task-q1", "--images", scene, "--recognizer", "scenes", "-o", results, *common)
     result = Result.read(results / "scenes-task-q1-refined-0.05.json")
     assert result.curve == "task, refined" and result.pictures[0].bits == 8 * row["bytes"]
-    assert result.refined is not None and result.training is not None
+    assert result.refined is not None and result.training is not None and result.encoder is not None
+    assert result.encoder.besides == "3 times g_s and scenes, forth and back"
     assert (result.refined.steps, result.refined.rate, result.training.rate) == (3, 0.05, 0.05)
 
 

@@ -133,6 +133,9 @@ def _print_encoders(comparison: Comparison, console: Console) -> None:
         table.add_row(name, *cells)
     if table.row_count:
         console.print(table)
+    for name, size in comparison.encoders.items():
+        if size.besides is not None:
+            console.print(f"{name}: besides, {size.besides}", style="dim", highlight=False)
 
 
 def _spread(found: Spread | None, digits: int) -> str:

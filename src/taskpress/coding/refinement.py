@@ -35,12 +35,14 @@ class Refinement(NamedTuple):
     rate:          λ
     steps:         of Adam
     learning_rate: at the first of them, in units of the quantization step; it falls to 0 by a cosine
+    judge:         what the distortion runs, as results name it
     """
 
     distortion_of: Callable[[Tensor], Distortion]
     rate: float
     steps: int = 30
     learning_rate: float = 0.08
+    judge: str = "a distortion"
 
 
 class LatentCoder(Protocol):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.level_map import write_levels
+from taskpress.coding.refinement import Refinement
 from taskpress.evaluation.stored import Stored
 
 
@@ -28,12 +29,14 @@ class EncoderSize(Stored):
     """What a sender carries: parameters, multiply-adds per pixel, milliseconds of `encode` a picture.
 
     ms is null in older results; allocator is null where the codec has none, else its share of the whole.
+    besides: what refining runs, which only ms counts; null where latents are not refined.
     """
 
     parameters: int
     macs_per_pixel: float
     ms: float | None = None
     allocator: AllocatorSize | None = None
+    besides: str | None = None
 
 
 class MapUse(NamedTuple):
@@ -55,7 +58,12 @@ def use_map(codec: Codec, image: NDArray[np.uint8]) -> MapUse | None:
 
 
 def encoder_size(
-    codec: Codec, seconds: float, pixels: int, pictures: int, maps: Sequence[MapUse]
+    codec: Codec,
+    seconds: float,
+    pixels: int,
+    pictures: int,
+    maps: Sequence[MapUse],
+    refinement: Refinement | None,
 ) -> EncoderSize:
     """Of `pictures` pictures with `pixels` in all that took `seconds` to encode."""
     cost, share = codec.encoder_cost(), codec.allocator_cost()
@@ -72,6 +80,7 @@ def encoder_size(
         macs_per_pixel=cost.macs_per_pixel,
         ms=1e3 * seconds / pictures,
         allocator=allocator,
+        besides=refinement and f"{refinement.steps} times g_s and {refinement.judge}, forth and back",
     )
 
 

@@ -217,7 +217,9 @@ def evaluate(
         fidelity=summarize(psnrs, ms_ssims) if fidelity else None,
         encode_s_per_mp=encoding / (pixels / 1e6),
         decode_s_per_mp=decoding / (pixels / 1e6),
-        encoder=encoder_size(codec, encoding, pixels, len(pictures), maps) if codec is not None else None,
+        encoder=encoder_size(coder.codec, encoding, pixels, len(pictures), maps, coder.refinement)
+        if isinstance(coder, CodecCoder)
+        else None,
         command=command_line(),
         versions=versions(),
         pictures=pictures,

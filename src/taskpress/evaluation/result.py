@@ -79,7 +79,7 @@ class Result(Stored):
     pictures without any coding. ap, ap50, teacher_ap, teacher_ap50 and their uncompressed_* repeat box AP,
     where the task has it: files of before there was a second task hold nothing else. `training` is null for
     coders that were not trained here, `fidelity` where it was not measured, and both in older files.
-    `refined` is null where an encoder took its first guess; `encoder` does not count what refining runs.
+    `refined` is null where an encoder took its first guess.
     """
 
     model_config = ConfigDict(populate_by_name=True)

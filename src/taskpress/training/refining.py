@@ -47,4 +47,5 @@ def refinement_for(
 
         return distortion
 
-    return Refinement(distortion_of, config.rate if rate is None else rate, steps, learning_rate)
+    judge = " and ".join(one.name for one in recognizers) or "squared error"
+    return Refinement(distortion_of, config.rate if rate is None else rate, steps, learning_rate, judge)
