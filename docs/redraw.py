@@ -6,8 +6,9 @@
     docs/results/NAME-shares.json    of allocation over a set       → figures/NAME-shares.png
     docs/results/NAME-gradients.json of gradients                   → figures/NAME-gradients.png
 
-Nothing is trained or measured and no data is needed. The one figure that shows a picture, the bit allocation
-of a scene, is made of shipped codecs, the shipped recognizer and the generator of scenes.
+Nothing is trained or measured and no data is needed. The two figures that show a picture, the bit allocation of
+a scene and what refining makes of it, are made of shipped codecs, the shipped recognizer and the generator of
+scenes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from torchvision.ops import box_iou
 
 from taskpress.cli.compare import print_comparison
 from taskpress.coding.codec import Codec
@@ -24,18 +29,22 @@ from taskpress.datasets.scenes import Scenes
 from taskpress.evaluation.allocation import allocate
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
 from taskpress.evaluation.compare import compare, find_results
+from taskpress.evaluation.detections_figure import Found, detections_figure
 from taskpress.evaluation.gradients import Gradients, gradients_figure
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result
 from taskpress.evaluation.shares import Shares, shares_figure
 from taskpress.evaluation.side_by_side import side_by_side
 from taskpress.recognition.named import load_recognizer
+from taskpress.training.refining import refinement_for
 
 DOCS = Path(__file__).parent
 DRAWS = 1000
 TRANSFER = "-transfer"
 SCENE, CODECS = 2, ("scenes-task-q2", "scenes-aux-q2")
 """The picture of docs/results.md and the codecs that coded it."""
+REFINED = "scenes-task-q1", 0.015
+"""A codec, and the λ that its latent is refined by."""
 
 
 def redraw(results: Path, output: Path, bootstrap: int = DRAWS) -> list[Path]:
@@ -61,6 +70,7 @@ def redraw(results: Path, output: Path, bootstrap: int = DRAWS) -> list[Path]:
     for path in sorted(results.glob("*-gradients.json")):
         written[figures / f"{path.stem}.png"] = gradients_figure(Gradients.read(path))
     written[figures / "scenes-allocation.png"] = _allocation()
+    written[figures / "scenes-refined.png"] = _refined()
     for path, content in written.items():
         atomic_write(path, content)
     return list(written)
@@ -87,6 +97,29 @@ def _allocation() -> bytes:
         Drawn(f"{c.card['arm']} ({name})", allocate(c, image)) for name, c in zip(CODECS, codecs, strict=True)
     ]
     return allocation_figure(image, boxes, panels)
+
+
+def _refined() -> bytes:
+    """The scene, and what is decoded of it without and with refining, with what the recognizer finds in them."""
+    image, recognizer = Scenes("test", SCENE + 1)[SCENE].image, load_recognizer("scenes")
+    wanted = recognizer.pseudo_labels([to_tensor(image)])[0]
+
+    def found(title: str, picture: NDArray[np.uint8]) -> Found:
+        objects = recognizer.predict([to_tensor(picture)])[0]
+        objects = objects.where(objects.scores >= 0.5)
+        right = (box_iou(objects.boxes, wanted.boxes) >= 0.5) & (
+            objects.labels[:, None] == wanted.labels[None]
+        )
+        return Found(title, picture, objects, right.any(1))
+
+    panels = [found("the scene", image)]
+    for name, rate in ((REFINED[0], None), REFINED):
+        codec = Codec.load(name)
+        refinement = None if rate is None else refinement_for(codec, name, 30, rate)
+        data = codec.encode(image, refinement=refinement)
+        title = f"{name}{'' if rate is None else ', refined'}: {8 * len(data) / image[..., 0].size:.3f} bpp"
+        panels.append(found(title, codec.decode(data, as_="numpy")))
+    return detections_figure([panels], recognizer.categories)
 
 
 if __name__ == "__main__":
