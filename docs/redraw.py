@@ -100,17 +100,15 @@ def _allocation() -> bytes:
 
 
 def _refined() -> bytes:
-    """The scene, and what is decoded of it without and with refining, with what the recognizer finds in them."""
+    """The scene, and what is decoded of it without and with refining, each with what the recognizer finds."""
     image, recognizer = Scenes("test", SCENE + 1)[SCENE].image, load_recognizer("scenes")
     wanted = recognizer.pseudo_labels([to_tensor(image)])[0]
 
     def found(title: str, picture: NDArray[np.uint8]) -> Found:
         objects = recognizer.predict([to_tensor(picture)])[0]
         objects = objects.where(objects.scores >= 0.5)
-        right = (box_iou(objects.boxes, wanted.boxes) >= 0.5) & (
-            objects.labels[:, None] == wanted.labels[None]
-        )
-        return Found(title, picture, objects, right.any(1))
+        same = objects.labels[:, None] == wanted.labels[None]
+        return Found(title, picture, objects, ((box_iou(objects.boxes, wanted.boxes) >= 0.5) & same).any(1))
 
     panels = [found("the scene", image)]
     for name, rate in ((REFINED[0], None), REFINED):
