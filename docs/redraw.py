@@ -6,9 +6,9 @@
     docs/results/NAME-shares.json    of allocation over a set       → figures/NAME-shares.png
     docs/results/NAME-gradients.json of gradients                   → figures/NAME-gradients.png
 
-Nothing is trained or measured and no data is needed. The two figures that show a picture, the bit allocation of
-a scene and what refining makes of it, are made of shipped codecs, the shipped recognizer and the generator of
-scenes.
+Nothing is trained or measured and no data is needed. The two figures that show a picture, the bit allocation
+of a scene and what refining makes of it, are made of shipped codecs, the shipped recognizer and the generator
+of scenes.
 """
 
 from __future__ import annotations
