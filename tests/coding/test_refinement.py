@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from taskpress.coding import picture_coding
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import CodecError, ConfigError
@@ -103,6 +104,14 @@ def test_the_same_file_whatever_chance_and_nothing_else_changes(lively, picture)
 def test_a_picture_in_tiles_is_refused(lively, picture) -> None:
     with pytest.raises(ConfigError, match="in 4 tiles is not refined"):
         lively("cheng2020-anchor").encode(picture(128, 128), 64, Refinement(squared_error, RATE))
+
+
+def test_a_picture_that_would_fill_the_memory_is_refused(lively, picture, monkeypatch) -> None:
+    codec, refinement = lively("cheng2020-anchor"), Refinement(squared_error, RATE, 1)
+    monkeypatch.setattr(picture_coding, "REFINED_VALUES", 16 * 64 * 64)
+    assert codec.encode(picture(64, 64), None, refinement)
+    with pytest.raises(ConfigError, match=r"4160 pixels is not refined with N = 16: more than 4096"):
+        codec.encode(picture(64, 65), None, refinement)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

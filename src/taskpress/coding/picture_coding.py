@@ -34,6 +34,8 @@ from taskpress.coding.transforms import Transforms
 
 UNTILED_PIXELS = 2**23
 """The largest picture that is not cut unasked: 3840×2160 and less."""
+REFINED_VALUES = 2**28
+"""Pixels times N of the largest picture that is refined: 22 bytes each are kept for a backward pass."""
 SIDES = range(1024, 1600, 64)
 """Of tiles that nobody asked for. Larger ones cost fewer bits, and more memory."""
 
@@ -51,14 +53,12 @@ class PictureCoder:
     def encode(self, picture: Picture, tile: int | None, refinement: Refinement | None = None) -> bytes:
         """The bitstream; `tile` is a side in pixels, 0 for one piece, None for what suits the size.
 
-        ConfigError for a side that tiles cannot have, and for a refinement of a picture in several tiles.
+        ConfigError for a side that tiles cannot have, and for a refinement of a picture in several tiles or
+        of too many pixels.
         """
         grid = cut(picture.box, tile)
-        if refinement is not None and len(grid) > 1:
-            raise ConfigError(
-                f"a picture in {len(grid)} tiles is not refined, since a recognizer sees it whole; scale it "
-                "down first (--resize), or code it in one piece (--tile 0)"
-            )
+        if refinement is not None:
+            self._check_refinable(picture, grid)
         with torch.inference_mode():
             y = analyze(self.transforms.analysis, picture, self.model.N, self._device)
         if is_large(picture.box):
@@ -80,6 +80,18 @@ class PictureCoder:
         if len(grid) == 1:
             return bitstream.pack(self.fingerprint, picture.width, picture.height, payloads[0])
         return bitstream.pack_tiles(self.fingerprint, grid, payloads)
+
+    def _check_refinable(self, picture: Picture, grid: Grid) -> None:
+        if len(grid) > 1:
+            raise ConfigError(
+                f"a picture in {len(grid)} tiles is not refined, since a recognizer sees it whole; scale it "
+                "down first (--resize), or code it in one piece (--tile 0)"
+            )
+        if (pixels := picture.width * picture.height) > (most := REFINED_VALUES // self.model.N):
+            raise ConfigError(
+                f"a picture of {pixels} pixels is not refined with N = {self.model.N}: more than {most} take "
+                "6 GB and more; scale it down first (--resize)"
+            )
 
     @torch.no_grad()
     def payload(self, y: Tensor) -> bytes:
