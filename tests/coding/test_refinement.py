@@ -102,7 +102,7 @@ def test_the_same_file_whatever_chance_and_nothing_else_changes(lively, picture)
 
 
 def test_a_picture_in_tiles_is_refused(lively, picture) -> None:
-    with pytest.raises(ConfigError, match="in 4 tiles is not refined"):
+    with pytest.raises(ConfigError, match=r"in 4 tiles is not refined.*--tile 0"):
         lively("cheng2020-anchor").encode(picture(128, 128), 64, Refinement(squared_error, RATE))
 
 
@@ -115,9 +115,28 @@ def test_a_picture_that_would_fill_the_memory_is_refused(lively, picture, monkey
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_no_number_is_told(lively, picture, value: float) -> None:
-    def broken(image: Tensor) -> Distortion:
-        return lambda decoded: decoded.sum() * value
+@pytest.mark.parametrize(
+    ("call", "told"),
+    [(1, "by a distortion the loss is .* in step 1"), (2, "in step 2, or"), (4, "learning_rate")],
+)
+def test_a_loss_that_is_no_number_is_told(lively, picture, value: float, call: int, told: str) -> None:
+    calls = []
 
-    with pytest.raises(CodecError, match="in step 1; take a lower learning rate"):
-        lively("cheng2020-anchor").encode(picture(64, 64), None, Refinement(broken, RATE))
+    def broken(image: Tensor) -> Distortion:
+        def distortion(decoded: Tensor) -> Tensor:
+            calls.append(0)
+            return (decoded - image).square().sum() * (value if len(calls) == call else 1)
+
+        return distortion
+
+    with pytest.raises(CodecError, match=told):
+        lively("cheng2020-anchor").encode(picture(64, 64), None, Refinement(broken, RATE, 2))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"steps": 0}, {"rate": -1.0}, {"rate": math.nan}, {"learning_rate": 0.0}]
+)
+def test_a_refinement_that_is_none_is_refused(lively, picture, changes: dict[str, float]) -> None:
+    refinement = Refinement(squared_error, RATE)._replace(**changes)
+    with pytest.raises(ConfigError, match="all are above 0"):
+        lively("cheng2020-anchor").encode(picture(64, 64), None, refinement)

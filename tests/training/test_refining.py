@@ -43,7 +43,7 @@ def test_weight_and_loss_are_those_of_the_card() -> None:
     codec = Codec.load("scenes-aux-q2")
     config = RunConfig.model_validate(codec.card["config"])
     refinement = refinement_for(codec, "scenes-aux-q2", 5)
-    assert (refinement.rate, refinement.steps) == (config.rate, 5) and config.objective.alpha > 0
+    assert refinement.rate == config.rate / 10 and config.objective.alpha > 0
     images = torch.rand(2, 1, 3, 64, 64)
     torch.manual_seed(0)
     ours = refinement.distortion_of(images[0])(images[1])
@@ -55,11 +55,29 @@ def test_weight_and_loss_are_those_of_the_card() -> None:
 
 def test_a_codec_of_squared_error_needs_no_recognizer() -> None:
     codec = Codec.load("scenes-task-q1")
-    codec.card["config"]["recognizer"] = None
+    codec.card["config"]["recognizer"] = "onnx:${NOWHERE}/detector.onnx"
     codec.card["config"]["objective"] |= {"task": "none", "mse": 1.0}
     images = torch.rand(2, 1, 3, 64, 64)
-    distortion = refinement_for(codec, "mine", 5).distortion_of(images[0])(images[1])
+    refinement = refinement_for(codec, "mine", 5)
+    assert refinement.judge == "squared error"
+    distortion = refinement.distortion_of(images[0])(images[1])
     assert distortion.item() == pytest.approx(255**2 * float((images[0] - images[1]).square().mean()))
+
+
+def test_by_default_there_are_fewer_bits_and_more_is_seen() -> None:
+    codec, image = Codec.load("scenes-task-q2"), Scenes("test", 1)[0].image
+    plain, refined = (
+        codec.encode(image, None, how) for how in (None, refinement_for(codec, "scenes-task-q2"))
+    )
+    assert len(refined) < len(plain) and lost(codec, image, refined) < lost(codec, image, plain)
+
+
+def test_by_another_recognizer_of_another_task() -> None:
+    codec, image = Codec.load("scenes-task-q2"), Scenes("test", 1)[0].image[:64, :64]
+    codec.card["config"]["objective"]["task"] = "outputs"
+    refinement = refinement_for(codec, "mine", 2, 1.0, "lraspp-mobilenet-v3:random")
+    assert refinement.judge == "lraspp-mobilenet-v3:random"
+    codec.decode(codec.encode(image, None, refinement))
 
 
 def test_what_says_nothing_of_pictures_is_refused() -> None:
@@ -95,17 +113,18 @@ def test_on_the_command_line(scene: Path, tmp_path: Path) -> None:
     assert (tmp_path / "decoded" / "one.png").exists()
     results = tmp_path / "results"
     run("evaluate", "scenes-task-q1", "--images", scene, "--recognizer", "scenes", "-o", results, *common)
-    result = Result.read(results / "scenes-task-q1-refined-0.05.json")
+    result = Result.read(results / "scenes-task-q1-refined-3-0.05.json")
     assert result.curve == "task, refined" and result.pictures[0].bits == 8 * row["bytes"]
     assert result.refined is not None and result.training is not None and result.encoder is not None
-    assert result.encoder.besides == "3 times g_s and scenes, forth and back"
-    assert (result.refined.steps, result.refined.rate, result.training.rate) == (3, 0.05, 0.05)
+    assert result.encoder.besides == "3 times g_s and scenes, forward and backward"
+    assert (result.refined.steps, result.refined.rate, result.training.rate) == (3, 0.05, 0.15)
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--refine-rate", 0.1), "goes with --refine STEPS"),
+        (("--refine-rate", 0.1), "--refine-rate: says how to refine, so it goes with --refine STEPS"),
+        (("--refine-recognizer", "scenes"), "--refine-recognizer: says how to refine"),
         (("--refine", 2, "--refine-rate", -1), "λ is above 0"),
         (("--refine", 2, "--refine-rate", "nan"), "λ is above 0"),
     ],

@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from taskpress.cli.batch import Force, Jobs, Row, Skip, run_all, targets, to_do
-from taskpress.cli.measuring import AsJson, Precision, Refine, RefineRate, TileSide, refinement_of
+from taskpress.cli.measuring import (
+    AsJson,
+    Precision,
+    Refine,
+    RefineRate,
+    RefineRecognizer,
+    TileSide,
+    refinement_of,
+)
 from taskpress.coding.bitstream import MAX_SIDE
 from taskpress.coding.files import atomic_write
 
@@ -23,6 +31,7 @@ def encode(
     tile: TileSide = None,
     refine: Refine = None,
     refine_rate: RefineRate = None,
+    refine_recognizer: RefineRecognizer = None,
     precision: Precision = "float32",
     force: Force = False,
     skip: Skip = False,
@@ -48,7 +57,7 @@ def encode(
             pairs.append((path, Path(path.name)))
     check_tile(tile)
     model = Codec.load(codec, precision)
-    refinement = refinement_of(model, codec, refine, refine_rate)
+    refinement = refinement_of(model, codec, refine, refine_rate, refine_recognizer)
 
     def work(path: Path, target: Path) -> Row:
         image = read_image(path)

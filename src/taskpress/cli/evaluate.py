@@ -22,6 +22,7 @@ from taskpress.cli.measuring import (
     RecognizerSpec,
     Refine,
     RefineRate,
+    RefineRecognizer,
     Resize,
     TileSide,
     WithFidelity,
@@ -51,6 +52,7 @@ def evaluate(
     fidelity: WithFidelity = True,
     refine: Refine = None,
     refine_rate: RefineRate = None,
+    refine_recognizer: RefineRecognizer = None,
     precision: Precision = "float32",
     device: Device = "cpu",
     as_json: AsJson = False,
@@ -76,9 +78,12 @@ def evaluate(
     coders = []
     for source, codec, name in zip(codecs, loaded, names, strict=True):
         line = curve or default_curve(codec.card, codec_name(source))
-        refinement = refinement_of(codec, source, refine, refine_rate)
+        refinement = refinement_of(codec, source, refine, refine_rate, refine_recognizer)
         if refinement is not None:
-            line, name = (line if curve else f"{line}, refined"), f"{name}-refined-{refinement.rate:g}"
+            line, name = (
+                (line if curve else f"{line}, refined"),
+                f"{name}-refined-{refinement.steps}-{refinement.rate:g}",
+            )
         coders.append(CodecCoder(codec, line, name, tile, refinement))
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)

@@ -90,15 +90,25 @@ Refine = Annotated[
         "--refine",
         metavar="STEPS",
         min=1,
-        help="Refine every picture's latent in so many steps (30, say) by the loss that the codec was "
-        "trained with: far fewer bits, for seconds a picture and a recognizer in the encoder. Decoding stays "
-        "as it is.",
+        help="Refine every picture's latent in so many steps (30, say), one picture after another, by the "
+        "loss that the codec was trained with: far fewer bits, for seconds a picture and a recognizer in the "
+        "encoder. Decoding stays as it is.",
     ),
 ]
 RefineRate = Annotated[
     float | None,
     typer.Option(
-        "--refine-rate", metavar="λ", help="λ of that loss: less for fewer bits; by default the codec's."
+        "--refine-rate",
+        metavar="λ",
+        help="λ of that loss: less for fewer bits; a tenth of the training's by default.",
+    ),
+]
+RefineRecognizer = Annotated[
+    str | None,
+    typer.Option(
+        "--refine-recognizer",
+        metavar="SPEC",
+        help="Whose loss that is, if not the one the codec was trained for.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1, …")]
@@ -203,17 +213,20 @@ def open_recognizer(spec: str, device: str) -> Recognizer:
     return recognizer
 
 
-def refinement_of(codec: Codec, source: str, steps: int | None, rate: float | None) -> Refinement | None:
-    """What --refine and --refine-rate ask for; ConfigError for the second alone, or not above 0."""
+def refinement_of(
+    codec: Codec, source: str, steps: int | None, rate: float | None, recognizer: str | None
+) -> Refinement | None:
+    """What --refine asks for; ConfigError for what goes with it without it, and for a λ not above 0."""
     if steps is None:
-        if rate is not None:
-            raise ConfigError("--refine-rate: says how to refine, so it goes with --refine STEPS")
+        for option, value in (("--refine-rate", rate), ("--refine-recognizer", recognizer)):
+            if value is not None:
+                raise ConfigError(f"{option}: says how to refine, so it goes with --refine STEPS")
         return None
     if rate is not None and not 0 < rate < math.inf:
         raise ConfigError(f"--refine-rate {rate}: λ is above 0")
     from taskpress.training.refining import refinement_for
 
-    return refinement_for(codec, source, steps, rate)
+    return refinement_for(codec, source, steps, rate, recognizer)
 
 
 def told_apart(names: Sequence[str], seeds: Sequence[int | None]) -> list[str]:

@@ -8,6 +8,7 @@ is no seam in the pixels. A tile's latent needs no other tile to be decoded; the
 context that begin anew. Its pixels depend on its neighbours' latents as they would without tiles.
 """
 
+import math
 import operator
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class PictureCoder:
         """
         grid = cut(picture.box, tile)
         if refinement is not None:
-            self._check_refinable(picture, grid)
+            self._check_refinable(refinement, picture, grid)
         with torch.inference_mode():
             y = analyze(self.transforms.analysis, picture, self.model.N, self._device)
         if is_large(picture.box):
@@ -81,16 +82,22 @@ class PictureCoder:
             return bitstream.pack(self.fingerprint, picture.width, picture.height, payloads[0])
         return bitstream.pack_tiles(self.fingerprint, grid, payloads)
 
-    def _check_refinable(self, picture: Picture, grid: Grid) -> None:
-        if len(grid) > 1:
+    def _check_refinable(self, refinement: Refinement, picture: Picture, grid: Grid) -> None:
+        _, rate, steps, learning_rate, _ = refinement
+        if not (steps >= 1 and 0 < rate < math.inf and 0 < learning_rate < math.inf):
             raise ConfigError(
-                f"a picture in {len(grid)} tiles is not refined, since a recognizer sees it whole; scale it "
-                "down first (--resize), or code it in one piece (--tile 0)"
+                f"a refinement of {steps} steps, rate {rate} and learning_rate {learning_rate}: "
+                "all are above 0"
             )
         if (pixels := picture.width * picture.height) > (most := REFINED_VALUES // self.model.N):
             raise ConfigError(
                 f"a picture of {pixels} pixels is not refined with N = {self.model.N}: more than {most} take "
                 "6 GB and more; scale it down first (--resize)"
+            )
+        if len(grid) > 1:
+            raise ConfigError(
+                f"a picture in {len(grid)} tiles is not refined, since a recognizer sees it whole; code it "
+                "in one piece (--tile 0)"
             )
 
     @torch.no_grad()

@@ -69,8 +69,8 @@ def refine(
     picture: [1, 3, H, W] in [0, 1], not padded
     y:       what would be coded without: g_a's latent, times `gain` where the codec has an allocator
 
-    The same for the same picture, whatever torch's global random state, which is left as it was. CodecError
-    where L is not finite.
+    The same for the same picture, whatever torch's global random state, which is left as it was: so refine
+    one picture at a time in a process. CodecError where L or its gradient is not finite.
     """
     chance = [y.device] if y.device.type == "cuda" else []
     with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(chance):
@@ -80,25 +80,42 @@ def refine(
         latent = first.clone().requires_grad_()
         optimizer = torch.optim.Adam([latent], refinement.learning_rate)
         for step in range(refinement.steps):
-            torch.manual_seed(step)
+            _seed(step, y.device)
             optimizer.param_groups[0]["lr"] = refinement.learning_rate * _cosine(step / refinement.steps)
             decoded = _decoded(coder, latent, picture, gain)
             loss = refinement.rate * distortion(decoded) + _noisy_rate(coder.model, latent, picture)
-            if not torch.isfinite(loss):
-                raise CodecError(
-                    f"refining: the loss is {loss.item()} in step {step + 1}; take a lower learning rate"
-                )
             (latent.grad,) = torch.autograd.grad(loss, latent)
+            if not (torch.isfinite(loss) and torch.isfinite(latent.grad).all()):
+                raise CodecError(_not_finite(refinement, loss.item(), step))
             optimizer.step()
         with torch.no_grad():
             # L of both as files have it, under the same chance; the last step may have been a bad one.
             outcomes = []
             for candidate in (first, latent.detach()):
-                torch.manual_seed(refinement.steps)
+                _seed(refinement.steps, y.device)
                 rate = 8 * len(coder.payload(candidate)) / (picture.shape[2] * picture.shape[3])
                 missed = float(distortion(_decoded(coder, candidate, picture, gain)))
                 outcomes.append(refinement.rate * missed + rate)
-        return first if outcomes[0] <= outcomes[1] else latent.detach()
+        if not all(map(math.isfinite, outcomes)):
+            raise CodecError(_not_finite(refinement, max(outcomes, key=abs), refinement.steps))
+        return latent.detach() if outcomes[1] < outcomes[0] else first
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Of the generators that the process and this device draw from, and no other's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+
+
+def _not_finite(refinement: Refinement, loss: float, step: int) -> str:
+    if step == 0:
+        return f"refining: by {refinement.judge} the loss is {loss} in step 1, or its gradient is no number"
+    return (
+        f"refining: the loss is {loss} in step {step + 1}, or its gradient is no number; lower the "
+        f"refinement's rate ({refinement.rate:g}) or learning_rate ({refinement.learning_rate:g})"
+    )
 
 
 def _cosine(done: float) -> float:

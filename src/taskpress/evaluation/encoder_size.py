@@ -80,7 +80,7 @@ def encoder_size(
         macs_per_pixel=cost.macs_per_pixel,
         ms=1e3 * seconds / pictures,
         allocator=allocator,
-        besides=refinement and f"{refinement.steps} times g_s and {refinement.judge}, forth and back",
+        besides=refinement and f"{refinement.steps} times g_s and {refinement.judge}, forward and backward",
     )
 
 

@@ -73,13 +73,6 @@ def trained_as(codec: Codec) -> TrainedAs | None:
         return None
 
 
-def _told_of(coder: Coder) -> TrainedAs | None:
-    """Seed and λ of an operating point; with a refinement λ is its own."""
-    if not isinstance(coder, CodecCoder) or (told := trained_as(coder.codec)) is None:
-        return None
-    return told if coder.refinement is None else told.model_copy(update={"rate": coder.refinement.rate})
-
-
 def refined_as(refinement: Refinement | None) -> RefinedAs | None:
     """What a result says of how latents were refined; None where they were not."""
     if refinement is None:
@@ -203,7 +196,7 @@ def evaluate(
         curve=coder.curve,
         codec=coder.name,
         codec_fingerprint=codec.fingerprint if codec is not None else None,
-        training=_told_of(coder),
+        training=trained_as(codec) if codec is not None else None,
         refined=refined_as(coder.refinement) if isinstance(coder, CodecCoder) else None,
         recognizer=recognizer.name,
         recognizer_fingerprint=recognizer.fingerprint,

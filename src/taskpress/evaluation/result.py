@@ -52,8 +52,6 @@ class Picture(Stored):
 class TrainedAs(Stored):
     """What tells repetitions of one training apart: its seed, and its λ as `rate` in the preset.
 
-    Where latents were refined, the λ is that of the refinement.
-
     settings: digest of all else that it was told, the same for repetitions; None in older files
     """
 

@@ -8,7 +8,7 @@ from statistics import fmean, stdev
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from taskpress.coding.errors import DataError
-from taskpress.evaluation.result import TrainedAs
+from taskpress.evaluation.result import RefinedAs, TrainedAs
 
 
 class Spread(NamedTuple):
@@ -24,6 +24,9 @@ class Measured(Protocol):
     codec: str
     training: TrainedAs | None
     bpp: float
+
+    @property
+    def refined(self) -> RefinedAs | None: ...
 
     @property
     def scores(self) -> Mapping[str, float | None]: ...
@@ -85,14 +88,14 @@ def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
     say its own, and where those of one λ differ in other settings than the seed, as far as results say.
     """
     results = sorted(results, key=lambda result: result.bpp)
-    by_rate: dict[float, dict[int, M]] = {}
+    by_rate: dict[str, dict[int, M]] = {}
     for result in results:
         if result.training is None:
             continue
-        of_rate = by_rate.setdefault(result.training.rate, {})
-        if (other := of_rate.setdefault(result.training.seed, result)) is not result:
+        rate = _rate(result.training, result.refined)
+        if (other := by_rate.setdefault(rate, {}).setdefault(result.training.seed, result)) is not result:
             raise DataError(
-                f"{other.codec!r} and {result.codec!r} are both curve {curve!r}, λ {result.training.rate:g}, "
+                f"{other.codec!r} and {result.codec!r} are both curve {curve!r}, λ {rate}, "
                 f"seed {result.training.seed}: leave one out, or name their curves with --curve"
             )
     single = tuple(OperatingPoint((result,)) for result in results)
@@ -118,14 +121,19 @@ def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
     complete = [
         tuple(found[seed] for seed in seeds) for found in by_rate.values() if len(found) == len(seeds)
     ]
-    left_out = sorted(rate for rate, found in by_rate.items() if len(found) < len(seeds))
+    left_out = [rate for rate, found in by_rate.items() if len(found) < len(seeds)]
     return Repeats(
         tuple(sorted((OperatingPoint(found) for found in complete), key=lambda point: point.bpp)),
         {seed: tuple(point for point in single if _seed(point) == seed) for seed in seeds},
-        f"{curve!r} without λ {', '.join(f'{rate:g}' for rate in left_out)}: not every seed has it"
-        if left_out
-        else None,
+        f"{curve!r} without λ {', '.join(left_out)}: not every seed has it" if left_out else None,
     )
+
+
+def _rate(training: TrainedAs, refined: RefinedAs | None) -> str:
+    """λ of an operating point in words: that of the training, and how its latents were refined."""
+    if refined is None:
+        return f"{training.rate:g}"
+    return f"{training.rate:g} (refined by {refined.rate:g} in {refined.steps} steps)"
 
 
 def pairs(

@@ -35,6 +35,10 @@ class Share(Stored):
     area: float
 
     @property
+    def refined(self) -> None:
+        """Of a codec's own guess."""
+
+    @property
     def scores(self) -> dict[str, float | None]:
         """The share in percent, as figures show it."""
         return {"share": 100 * self.share}
