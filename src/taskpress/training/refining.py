@@ -26,7 +26,7 @@ def refinement_for(
     """L_task of the codec's training as the distortion, with mean squared error where that had a share.
 
     name:       of the codec, for errors
-    rate:       λ: less for fewer bits, more for more accuracy; None: a tenth of the training's, for fewer bits
+    rate:       λ: less for fewer bits, more for accuracy; None: a tenth of the training's, for fewer bits
                 and more accuracy than without refining, where the training's own makes more of both
     recognizer: as on the command line, in place of those that the codec was trained for
 
