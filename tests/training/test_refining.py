@@ -22,6 +22,11 @@ from taskpress.training.config import RunConfig
 from taskpress.training.refining import refinement_for
 
 
+def small_scene() -> np.ndarray:
+    """uint8 [128, 128, 3]"""
+    return Scenes("test", 2)[1].image[64:192, 64:192]
+
+
 def lost(codec: Codec, image: np.ndarray, data: bytes) -> float:
     """The scenes' recognizer's own loss on what a file decodes to, labels being those of the scene itself."""
     recognizer = load_recognizer("scenes")
@@ -32,7 +37,7 @@ def lost(codec: Codec, image: np.ndarray, data: bytes) -> float:
 
 
 def test_the_recognizer_sees_more_in_fewer_bits() -> None:
-    codec, image = Codec.load("scenes-task-q3"), Scenes("test", 2)[1].image
+    codec, image = Codec.load("scenes-task-q3"), small_scene()
     plain = codec.encode(image)
     refined = codec.encode(image, None, refinement_for(codec, "scenes-task-q3", 12, rate=0.3))
     assert len(refined) < 0.95 * len(plain)
@@ -65,7 +70,7 @@ def test_a_codec_of_squared_error_needs_no_recognizer() -> None:
 
 
 def test_by_default_there_are_fewer_bits_and_more_is_seen() -> None:
-    codec, image = Codec.load("scenes-task-q2"), Scenes("test", 1)[0].image
+    codec, image = Codec.load("scenes-task-q2"), small_scene()
     plain, refined = (
         codec.encode(image, None, how) for how in (None, refinement_for(codec, "scenes-task-q2"))
     )
@@ -73,7 +78,7 @@ def test_by_default_there_are_fewer_bits_and_more_is_seen() -> None:
 
 
 def test_by_another_recognizer_of_another_task() -> None:
-    codec, image = Codec.load("scenes-task-q2"), Scenes("test", 1)[0].image[:64, :64]
+    codec, image = Codec.load("scenes-task-q2"), small_scene()[:64, :64]
     codec.card["config"]["objective"]["task"] = "outputs"
     refinement = refinement_for(codec, "mine", 2, 1.0, "lraspp-mobilenet-v3:random")
     assert refinement.judge == "lraspp-mobilenet-v3:random"
@@ -94,7 +99,7 @@ def test_what_says_nothing_of_pictures_is_refused() -> None:
 def scene(tmp_path: Path) -> Path:
     folder = tmp_path / "scene"
     folder.mkdir()
-    Image.fromarray(Scenes("test", 1)[0].image[:128, :128]).save(folder / "one.png")
+    Image.fromarray(small_scene()).save(folder / "one.png")
     return folder
 
 
