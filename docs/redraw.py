@@ -19,7 +19,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torchvision.ops import box_iou
 
 from taskpress.cli.compare import print_comparison
 from taskpress.coding.codec import Codec
@@ -29,7 +28,7 @@ from taskpress.datasets.scenes import Scenes
 from taskpress.evaluation.allocation import allocate
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
 from taskpress.evaluation.compare import compare, find_results
-from taskpress.evaluation.detections_figure import Found, detections_figure
+from taskpress.evaluation.detections_figure import Found, detections_figure, judged
 from taskpress.evaluation.gradients import Gradients, gradients_figure
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result
@@ -104,19 +103,16 @@ def _refined() -> bytes:
     image, recognizer = Scenes("test", SCENE + 1)[SCENE].image, load_recognizer("scenes")
     wanted = recognizer.pseudo_labels([to_tensor(image)])[0]
 
-    def found(title: str, picture: NDArray[np.uint8]) -> Found:
+    def panel(title: str, picture: NDArray[np.uint8]) -> Found:
         objects = recognizer.predict([to_tensor(picture)])[0]
-        objects = objects.where(objects.scores >= 0.5)
-        same = objects.labels[:, None] == wanted.labels[None]
-        return Found(title, picture, objects, ((box_iou(objects.boxes, wanted.boxes) >= 0.5) & same).any(1))
+        return judged(title, picture, objects.where(objects.scores >= 0.5), wanted)
 
-    panels = [found("the scene", image)]
-    for name, rate in ((REFINED[0], None), REFINED):
-        codec = Codec.load(name)
-        refinement = None if rate is None else refinement_for(codec, name, 30, rate)
+    name, rate = REFINED
+    codec, panels = Codec.load(name), [panel("the scene", image)]
+    for title, refinement in ((name, None), (f"{name}, refined", refinement_for(codec, name, rate=rate))):
         data = codec.encode(image, refinement=refinement)
-        title = f"{name}{'' if rate is None else ', refined'}: {8 * len(data) / image[..., 0].size:.3f} bpp"
-        panels.append(found(title, codec.decode(data, as_="numpy")))
+        bpp = 8 * len(data) / image[..., 0].size
+        panels.append(panel(f"{title}: {bpp:.3f} bpp", codec.decode(data, as_="numpy")))
     return detections_figure([panels], recognizer.categories)
 
 

@@ -53,6 +53,6 @@ def test_cards_belong_to_the_weights(name: str) -> None:
     codec = Codec.load(name)
     assert card["fingerprint"] == codec.fingerprint
     assert card["name"] == name and card["command"].startswith("taskpress train ")
-    assert card["config"]["seed"] == 1 and card["config"]["data"]["sources"]
+    assert card["config"]["seed"] == 1 and card["config"]["data"]["sources"] and card["data"]
     assert card["figures"], "no figures were measured of these weights"
     assert all(figure["codec_fingerprint"] == codec.fingerprint for figure in card["figures"])

@@ -12,12 +12,15 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from taskpress.cli.app import app
+from taskpress.cli.refining import refinements
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.images import to_tensor
 from taskpress.datasets.scenes import Scenes
 from taskpress.evaluation.result import Result
+from taskpress.recognition import named
 from taskpress.recognition.named import load_recognizer
+from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import RunConfig
 from taskpress.training.refining import refinement_for
 
@@ -93,6 +96,19 @@ def test_what_says_nothing_of_pictures_is_refused() -> None:
     codec.card["config"]["objective"]["task"] = "none"
     with pytest.raises(ConfigError, match=r"mine: was trained by its auxiliary loss alone"):
         refinement_for(codec, "mine", 5)
+
+
+def test_several_codecs_share_what_judges_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+
+    def counted(spec: str) -> Recognizer:
+        opened.append(spec)
+        return load_recognizer(spec)
+
+    monkeypatch.setattr(named, "load_recognizer", counted)
+    names = ["scenes-task-q1", "scenes-aux-q1"]
+    first, second = refinements([Codec.load(name) for name in names], names, 2, None, None)
+    assert first is not None and second is not None and opened == ["scenes"]
 
 
 @pytest.fixture

@@ -8,15 +8,8 @@ from typing import Annotated
 import typer
 
 from taskpress.cli.batch import Force, Jobs, Row, Skip, run_all, targets, to_do
-from taskpress.cli.measuring import (
-    AsJson,
-    Precision,
-    Refine,
-    RefineRate,
-    RefineRecognizer,
-    TileSide,
-    refinement_of,
-)
+from taskpress.cli.measuring import AsJson, Precision, TileSide
+from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
 from taskpress.coding.bitstream import MAX_SIDE
 from taskpress.coding.files import atomic_write
 
@@ -57,7 +50,7 @@ def encode(
             pairs.append((path, Path(path.name)))
     check_tile(tile)
     model = Codec.load(codec, precision)
-    refinement = refinement_of(model, codec, refine, refine_rate, refine_recognizer)
+    (refinement,) = refinements([model], [codec], refine, refine_rate, refine_recognizer)
 
     def work(path: Path, target: Path) -> Row:
         image = read_image(path)

@@ -20,9 +20,6 @@ from taskpress.cli.measuring import (
     Output,
     Precision,
     RecognizerSpec,
-    Refine,
-    RefineRate,
-    RefineRecognizer,
     Resize,
     TileSide,
     WithFidelity,
@@ -30,9 +27,9 @@ from taskpress.cli.measuring import (
     measure,
     open_dataset,
     open_recognizer,
-    refinement_of,
     told_apart,
 )
+from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
 
 if TYPE_CHECKING:
     from taskpress.coding.codec import Codec
@@ -75,16 +72,13 @@ def evaluate(
     device = checked_device(device)
     loaded = [Codec.load(source, precision).to(device).eval() for source in codecs]
     names = names_by_seed(codecs, loaded)
+    refined = refinements(loaded, codecs, refine, refine_rate, refine_recognizer)
     coders = []
-    for source, codec, name in zip(codecs, loaded, names, strict=True):
-        line = curve or default_curve(codec.card, codec_name(source))
-        refinement = refinement_of(codec, source, refine, refine_rate, refine_recognizer)
+    for source, codec, name, refinement in zip(codecs, loaded, names, refined, strict=True):
+        line = default_curve(codec.card, codec_name(source))
         if refinement is not None:
-            line, name = (
-                (line if curve else f"{line}, refined"),
-                f"{name}-refined-{refinement.steps}-{refinement.rate:g}",
-            )
-        coders.append(CodecCoder(codec, line, name, tile, refinement))
+            line, name = f"{line}, refined", f"{name}-refined-{refinement.steps}-{refinement.rate:g}"
+        coders.append(CodecCoder(codec, curve or line, name, tile, refinement))
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
     measure(coders, dataset, judge, resize, limit, fidelity, output, as_json)

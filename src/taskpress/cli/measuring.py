@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,8 +12,6 @@ import typer
 from taskpress.coding.errors import ConfigError
 
 if TYPE_CHECKING:
-    from taskpress.coding.codec import Codec
-    from taskpress.coding.refinement import Refinement
     from taskpress.datasets.dataset import Dataset
     from taskpress.evaluation.rate_accuracy import Coder
     from taskpress.evaluation.result import Result
@@ -82,33 +79,6 @@ Precision = Annotated[
         "--precision",
         help="What the transforms compute in: float32, bfloat16 (twice as fast on processors that multiply "
         "it), or auto: bfloat16 on those.",
-    ),
-]
-Refine = Annotated[
-    int | None,
-    typer.Option(
-        "--refine",
-        metavar="STEPS",
-        min=1,
-        help="Refine every picture's latent in so many steps (30, say), one picture after another, by the "
-        "loss that the codec was trained with: far fewer bits, for seconds a picture and a recognizer in the "
-        "encoder. Decoding stays as it is.",
-    ),
-]
-RefineRate = Annotated[
-    float | None,
-    typer.Option(
-        "--refine-rate",
-        metavar="λ",
-        help="λ of that loss: less for fewer bits; a tenth of the training's by default.",
-    ),
-]
-RefineRecognizer = Annotated[
-    str | None,
-    typer.Option(
-        "--refine-recognizer",
-        metavar="SPEC",
-        help="Whose loss that is, if not the one the codec was trained for.",
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1, …")]
@@ -211,22 +181,6 @@ def open_recognizer(spec: str, device: str) -> Recognizer:
     if isinstance(recognizer, nn.Module):
         recognizer.to(device)
     return recognizer
-
-
-def refinement_of(
-    codec: Codec, source: str, steps: int | None, rate: float | None, recognizer: str | None
-) -> Refinement | None:
-    """What --refine asks for; ConfigError for what goes with it without it, and for a λ not above 0."""
-    if steps is None:
-        for option, value in (("--refine-rate", rate), ("--refine-recognizer", recognizer)):
-            if value is not None:
-                raise ConfigError(f"{option}: says how to refine, so it goes with --refine STEPS")
-        return None
-    if rate is not None and not 0 < rate < math.inf:
-        raise ConfigError(f"--refine-rate {rate}: λ is above 0")
-    from taskpress.training.refining import refinement_for
-
-    return refinement_for(codec, source, steps, rate, recognizer)
 
 
 def told_apart(names: Sequence[str], seeds: Sequence[int | None]) -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torchvision.ops import box_iou, nms
+from torchvision.ops import nms
 
 from taskpress.auxiliary.detection import DetectionBranch
 from taskpress.coding.codec import Codec
 from taskpress.coding.images import to_array
 from taskpress.datasets.dataset import Dataset
 from taskpress.detections import Detections
-from taskpress.evaluation.detections_figure import Found
+from taskpress.evaluation.detections_figure import Found, judged
 from taskpress.evaluation.object_scores import ObjectTruth
 from taskpress.evaluation.pictures import Pixels, as_input, in_original_pixels, resized, samples
 from taskpress.evaluation.rate_accuracy import numbers
@@ -106,19 +106,12 @@ def look_at_latents(
             shown.append(
                 [
                     Found(f"{sample.name}: labels of the recognizer", image, labels.to("cpu")),
-                    _judged("decoded: recognizer", decoded, _confident(seen["decoded"]), labels),
-                    _judged(f"decoded: branch at the latent, best {len(best)}", decoded, best, labels),
+                    judged("decoded: recognizer", decoded, _confident(seen["decoded"]), labels),
+                    judged(f"decoded: branch at the latent, best {len(best)}", decoded, best, labels),
                 ]
             )
     scores = {view: numbers(judge.scores()) for view, judge in judges.items()}
     return Seen(len(truth.ids), bits / pixels, scores, shown)
-
-
-def _judged(title: str, image: Pixels, found: Detections, labels: Detections) -> Found:
-    """A panel whose boxes are right where a label of the same class covers them by half (IoU ≥ 0.5)."""
-    found, labels = found.to("cpu"), labels.to("cpu")
-    same = found.labels[:, None] == labels.labels[None]
-    return Found(title, image, found, ((box_iou(found.boxes, labels.boxes) >= 0.5) & same).any(1))
 
 
 def _best(found: Detections, count: int) -> Detections:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from taskpress.detections import Category, Detections
 
@@ -28,6 +29,13 @@ class Found(NamedTuple):
     image: NDArray[np.uint8]
     objects: Detections
     right: Tensor | None = None
+
+
+def judged(title: str, image: NDArray[np.uint8], found: Detections, labels: Detections) -> Found:
+    """A panel whose boxes are right where a label of the same class covers them by half (IoU ≥ 0.5)."""
+    found, labels = found.to("cpu"), labels.to("cpu")
+    same = found.labels[:, None] == labels.labels[None]
+    return Found(title, image, found, ((box_iou(found.boxes, labels.boxes) >= 0.5) & same).any(1))
 
 
 def detections_figure(rows: Sequence[Sequence[Found]], categories: Sequence[Category]) -> bytes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -9,6 +11,7 @@ from taskpress.coding.codec import Codec, Estimate
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.refinement import Distortion, Refinement
 from taskpress.recognition.named import load_recognizer
+from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import expand
 from taskpress.training.data import Batch
 from taskpress.training.run import recognizers_of
@@ -21,6 +24,7 @@ def refinement_for(
     steps: int = 30,
     rate: float | None = None,
     recognizer: str | None = None,
+    load: Callable[[str], Recognizer] = load_recognizer,
     learning_rate: float = 0.08,
 ) -> Refinement:
     """L_task of the codec's training as the distortion, with mean squared error where that had a share.
@@ -29,6 +33,7 @@ def refinement_for(
     rate:       λ: less for fewer bits, more for accuracy; None: a tenth of the training's, for fewer bits
                 and more accuracy than without refining, where the training's own makes more of both
     recognizer: as on the command line, in place of those that the codec was trained for
+    load:       opens recognizers; one that remembers them serves several codecs
 
     Recognizers compute where the codec does now. ConfigError for a codec whose card holds no training, or
     that was trained by its auxiliary loss alone, and what opening recognizers raises.
@@ -41,7 +46,7 @@ def refinement_for(
     elif config.objective.task == "none" and not config.objective.needs_boxes:
         # Squared errors alone: nobody is asked.
         config = config.model_copy(update={"recognizer": None, "further": []})
-    recognizers = [load_recognizer(expand(spec)) for spec in recognizers_of(config)]
+    recognizers = [load(expand(spec)) for spec in recognizers_of(config)]
     # λ is the refinement's own.
     objective = without_branch(config.model_copy(update={"rate": 1.0}), recognizers)
     device = next(codec.model.parameters()).device
