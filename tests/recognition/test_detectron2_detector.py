@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Bernoulli, Categorical, kl_divergence
 
 from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.detectron2_backbone import Architecture
 from taskpress.recognition.detectron2_detector import Detectron2FasterRCNN
+from taskpress.recognition.detectron2_rcnn import TEST_TOP_K
 from taskpress.recognition.detectron2_weights import random_model
-from taskpress.recognition.protocol import Recognizer
+from taskpress.recognition.protocol import Recognizer, SoftHeadedRecognizer
 
 SMALL = Architecture(
     blocks=(1, 2, 2, 1), stem=8, groups=2, group_width=4, res2=16, pyramid=16, hidden=32, classes=5
@@ -203,3 +205,45 @@ def test_x101_of_random_weights_gives_finite_losses_and_detections() -> None:
     assert len(found[0]) > 0 and torch.isfinite(found[0].boxes).all()
     sum(recognizer.loss(picture, found).values()).backward()  # type: ignore[union-attr]
     assert picture.grad is not None and torch.isfinite(picture.grad).all() and picture.grad.any()
+
+
+def test_divergence_is_held_on_the_references_proposals(
+    recognizer: Detectron2FasterRCNN, batch: Tensor
+) -> None:
+    assert isinstance(recognizer, SoftHeadedRecognizer)
+    same = recognizer.divergence(batch, batch)
+    assert set(same) == {"objectness", "rpn_box", "classes", "box"}
+    assert all(float(value) == pytest.approx(0, abs=1e-4) for value in same.values())
+    other = batch.flip(3).requires_grad_()
+    terms = recognizer.divergence(other, batch)
+    torch.stack(list(terms.values())).sum().backward()
+    assert other.grad is not None and all((gradient != 0).any() for gradient in other.grad)
+    assert all(parameter.grad is None for parameter in recognizer.parameters())
+
+    # The oracle: the model's own proposals, and torch's divergences of distributions.
+    size = recognizer._training_size(batch[0])
+    with torch.no_grad():
+        levels = [recognizer.model.backbone(recognizer._canvas(list(x), size)) for x in (batch, other)]
+        seen = [recognizer.model.propose(few) for few in levels]
+        proposals = seen[0].proposals([size] * 2, TEST_TOP_K)
+        heads = [recognizer.model.classify(few, proposals) for few in levels]
+    wanted, found = (Bernoulli(logits=torch.cat(one.logits, dim=1)) for one in seen)
+    expected = kl_divergence(wanted, found).sum() / wanted.probs.sum().clamp(min=1)
+    torch.testing.assert_close(terms["objectness"].detach(), expected, rtol=1e-3, atol=1e-4)
+    sure, guess = (Categorical(logits=logits) for logits, _ in heads)
+    objects = sure.probs[:, :-1]
+    count = objects.sum().clamp(min=1)
+    expected = kl_divergence(sure, guess).sum() / count
+    torch.testing.assert_close(terms["classes"].detach(), expected, rtol=1e-3, atol=1e-4)
+    apart = nn.functional.smooth_l1_loss(heads[1][1], heads[0][1], reduction="none")
+    expected = (objects[..., None] * apart).sum() / count
+    torch.testing.assert_close(terms["box"].detach(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_divergence_of_its_own_layers_is_divergence(recognizer: Detectron2FasterRCNN, batch: Tensor) -> None:
+    other = batch.flip(2)
+    with torch.no_grad():
+        layers = recognizer.features(other), recognizer.features(batch)
+        apart = recognizer.divergence_of_features(other, *layers)
+        for name, value in recognizer.divergence(other, batch).items():
+            torch.testing.assert_close(apart[name], value)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torch.distributions import Categorical, kl_divergence
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign
@@ -21,7 +22,7 @@ from taskpress.evaluation.rate_accuracy import evaluate
 from taskpress.recognition.faster_rcnn import load_scenes_recognizer
 from taskpress.recognition.instance_segmentation import InstanceSegmenter
 from taskpress.recognition.named import load_recognizer
-from taskpress.recognition.protocol import Recognizer
+from taskpress.recognition.protocol import Recognizer, SoftHeadedRecognizer
 from taskpress.recognition.slim_rcnn import PYRAMID, slim_rcnn
 from taskpress.targets import Task
 from taskpress.training.config import ObjectiveConfig
@@ -138,3 +139,31 @@ def test_torchvisions_by_name(tmp_path: Path) -> None:
     assert isinstance(masks, InstanceSegmenter) and isinstance(masks.model, MaskRCNN)
     assert (boxes.task, masks.task) == (Task.DETECTION, Task.INSTANCE_SEGMENTATION)
     assert (len(masks.categories), masks.pseudo_label_threshold) == (3, 0.3)
+
+
+def test_divergence_compares_masks_in_the_boxes_that_the_reference_detects(
+    segmenter: InstanceSegmenter, pictures: list[Tensor]
+) -> None:
+    """Oracle: torchvision's own masks of the reference, and torch's divergence of distributions."""
+    assert isinstance(segmenter, SoftHeadedRecognizer)
+    same = segmenter.divergence(pictures, pictures)
+    assert all(float(value) == pytest.approx(0, abs=1e-4) for value in same.values())
+    darker = [(0.5 * picture).requires_grad_() for picture in pictures]
+    seen: list[Tensor] = []
+    hook = segmenter.model.roi_heads.mask_predictor.register_forward_hook(
+        lambda module, inputs, output: seen.append(output)
+    )
+    terms = segmenter.divergence(darker, pictures)
+    hook.remove()
+    assert set(terms) - set(load_scenes_recognizer().divergence(pictures, pictures)) == {"mask"}
+    (gradient,) = torch.autograd.grad(terms["mask"], darker[0])
+    assert (gradient != 0).any()
+
+    objects = segmenter.model(pictures)
+    labels = torch.cat([few["labels"] for few in objects])
+    scores = torch.cat([few["scores"] for few in objects])
+    logits = [masks[torch.arange(len(labels)), labels].double() for masks in seen[-2:]]
+    reference, decoded = (Categorical(logits=torch.stack([few, 0 * few], dim=-1)) for few in logits)
+    apart = kl_divergence(reference, decoded).mean(dim=(1, 2))
+    expected = (scores * apart).sum() / scores.sum()
+    assert float(terms["mask"].detach()) == pytest.approx(float(expected.detach()), rel=1e-3)

@@ -99,6 +99,9 @@ class Blind(FrozenDetector):
     def _losses(self, images, targets, levels):
         return {}
 
+    def _divergence(self, images, levels, reference):
+        return {}
+
     def _levels(self, images):
         return []
 

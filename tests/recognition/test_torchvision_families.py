@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Bernoulli, kl_divergence
 from torchvision.models.detection import (
     MaskRCNN_ResNet50_FPN_V2_Weights,
     RetinaNet_ResNet50_FPN_Weights,
@@ -20,7 +21,7 @@ from taskpress.recognition import torchvision_models
 from taskpress.recognition.faster_rcnn import FasterRCNN
 from taskpress.recognition.mask_rcnn import MaskRCNN
 from taskpress.recognition.named import load_recognizer
-from taskpress.recognition.protocol import Recognizer
+from taskpress.recognition.protocol import Recognizer, SoftHeadedRecognizer
 from taskpress.recognition.retinanet import RetinaNet
 from taskpress.recognition.slim_rcnn import slim_rcnn
 from taskpress.recognition.torchvision_detector import TorchvisionDetector
@@ -152,6 +153,25 @@ def test_gradients_reach_the_picture_and_nothing_else(recognizer: TorchvisionDet
     assert all(parameter.grad is None for parameter in recognizer.parameters())
     assert all(torch.equal(value, before[key]) for key, value in recognizer.state_dict().items())
     assert not any(module.training for module in recognizer.modules())
+
+
+def test_retinanets_divergence_is_of_every_anchor(retinanet: RetinaNet, batch: Tensor) -> None:
+    assert isinstance(retinanet, SoftHeadedRecognizer)
+    other = batch.flip(3)
+    with torch.no_grad():
+        assert all(float(value) == 0 for value in retinanet.divergence(batch, batch).values())
+        terms = retinanet.divergence(other, batch)
+        wanted, found = (retinanet.model.head(retinanet.features(x)) for x in (batch, other))
+    sure, guess = (Bernoulli(logits=outputs["cls_logits"]) for outputs in (wanted, found))
+    best = sure.probs.amax(2)
+    assert terms.keys() == {"classes", "box"}
+    torch.testing.assert_close(
+        terms["classes"], kl_divergence(sure, guess).sum() / best.sum(), rtol=1e-3, atol=0
+    )
+    apart = nn.functional.smooth_l1_loss(
+        found["bbox_regression"], wanted["bbox_regression"], reduction="none"
+    )
+    torch.testing.assert_close(terms["box"], (best * apart.sum(2)).sum() / best.sum())
 
 
 def test_features_are_the_levels_that_are_computed(

@@ -15,8 +15,9 @@ from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.detector_settings import DetectorSettings
 from taskpress.recognition.detectron2_boxes import RULES
 from taskpress.recognition.detectron2_loss import rcnn_losses
-from taskpress.recognition.detectron2_rcnn import Detectron2RCNN
+from taskpress.recognition.detectron2_rcnn import TEST_TOP_K, Candidates, Detectron2RCNN
 from taskpress.recognition.detectron2_weights import PIXEL_MEAN, PIXEL_STD, load_checkpoint, random_model
+from taskpress.recognition.divergence import TwoStageOutputs, two_stage_divergence
 from taskpress.recognition.frozen_detector import PSEUDO_LABEL_THRESHOLD, FrozenDetector, fingerprint
 from taskpress.recognition.letterbox import resize, to_detector_pixels
 from taskpress.recognition.protocol import freeze
@@ -81,8 +82,32 @@ class Detectron2FasterRCNN(FrozenDetector):
         size = self._training_size(images[0])
         height, width = images[0].shape[-2:]
         given = [target.scaled(size[1] / width, size[0] / height) for target in targets]
-        coarsest = F.max_pool2d(levels[-1], 1, 2)
-        return rcnn_losses(self.model, [*levels, coarsest], [size] * len(images), given)
+        return rcnn_losses(self.model, _with_coarsest(levels), [size] * len(images), given)
+
+    def _divergence(
+        self, images: list[Tensor], levels: list[Tensor], reference: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """See `two_stage_divergence`; both are held on the reference's proposals."""
+        sizes = [self._training_size(images[0])] * len(images)
+        with torch.no_grad():
+            wanted_levels = _with_coarsest(reference)
+            candidates = self.model.propose(wanted_levels)
+            proposals = candidates.proposals(sizes, TEST_TOP_K)
+            wanted = self._outputs(wanted_levels, candidates, proposals)
+        levels = _with_coarsest(levels)
+        return two_stage_divergence(self._outputs(levels, self.model.propose(levels), proposals), wanted)
+
+    def _outputs(
+        self, levels: list[Tensor], candidates: Candidates, proposals: list[Tensor]
+    ) -> TwoStageOutputs:
+        logits, deltas = self.model.classify(levels, proposals)
+        return TwoStageOutputs(
+            torch.cat(candidates.logits, dim=1).flatten(),
+            torch.cat(candidates.deltas, dim=1).flatten(0, 1),
+            logits[:, -1],
+            logits[:, :-1],
+            deltas,
+        )
 
     def _levels(self, images: list[Tensor]) -> list[Tensor]:
         return self.model.backbone(self._canvas(images, self._training_size(images[0])))[:4]
@@ -134,6 +159,11 @@ def shortest_edge_size(image: Tensor, shortest: int, longest: int) -> tuple[int,
         scale = longest / max(new_height, new_width)
         new_height, new_width = new_height * scale, new_width * scale
     return max(1, int(new_height + 0.5)), max(1, int(new_width + 0.5))
+
+
+def _with_coarsest(levels: list[Tensor]) -> list[Tensor]:
+    """P2 to P6 of P2 to P5."""
+    return [*levels, F.max_pool2d(levels[-1], 1, 2)]
 
 
 def _in_picture(found: Detections, image: Tensor, size: tuple[int, int]) -> Detections:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
-from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -17,22 +16,11 @@ from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 
 from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
-from taskpress.recognition.frozen_detector import PSEUDO_LABEL_THRESHOLD, full_precision
+from taskpress.recognition.divergence import TwoStageOutputs, two_stage_divergence
+from taskpress.recognition.frozen_detector import PSEUDO_LABEL_THRESHOLD
 from taskpress.recognition.torchvision_detector import TorchvisionDetector
 
 SCENES_WEIGHTS = "scenes-recognizer.safetensors"
-
-
-class RcnnOutputs(NamedTuple):
-    """What both heads say of a batch: A anchors and P proposals in all, K labels with background as 0.
-
-    objectness: [A] logits; anchor_offsets: [A, 4]; classes: [P, K] logits; offsets: [P, K, 4]
-    """
-
-    objectness: Tensor
-    anchor_offsets: Tensor
-    classes: Tensor
-    offsets: Tensor
 
 
 class FasterRCNN(TorchvisionDetector):
@@ -72,33 +60,16 @@ class FasterRCNN(TorchvisionDetector):
             _, head_losses = self.model.roi_heads(named, proposals, batch.image_sizes, given)
         return {**proposal_losses, **head_losses}
 
-    def divergence(self, images: Sequence[Tensor], reference: Sequence[Tensor]) -> dict[str, Tensor]:
-        """How far its outputs are from those on `reference`, both heads on the reference's proposals.
-
-        Returns scalars `objectness`, `rpn_box` of the anchors, `classes`, `box` of the proposals, all 0 for
-        equal images: Kullback-Leibler divergences of scores and smooth L1 of box offsets. Offsets count by
-        the reference's probability that there is an object (of that class), and every sum is divided by the
-        sum of those (at least 1). Images as in `loss`.
-        """
-        few, plain = ([image.float() for image in some] for some in (images, reference))
-        with full_precision(few[0]):
-            with torch.no_grad():
-                wanted = self._levels(plain)
-            return self.divergence_of_features(few, self._levels(few), wanted)
-
-    def divergence_of_features(
-        self, images: Sequence[Tensor], features: Sequence[Tensor], reference: Sequence[Tensor]
+    def _divergence(
+        self, images: list[Tensor], levels: list[Tensor], reference: list[Tensor]
     ) -> dict[str, Tensor]:
-        """What `divergence` gives if the layers were `features`, and `reference` those of its reference."""
-        few = [image.float() for image in images]
-        with full_precision(few[0]):
-            batch, _ = self._scaled(few, None)
-            with torch.no_grad():
-                levels = self._named(reference)
-                proposals, _ = self.model.rpn(batch, levels)
-                wanted = self._outputs(levels, proposals, batch.image_sizes)
-            found = self._outputs(self._named(features), proposals, batch.image_sizes)
-        return _rcnn_divergence(found, wanted)
+        """See `two_stage_divergence`; both are held on the reference's proposals."""
+        batch, _ = self._scaled(images, None)
+        with torch.no_grad():
+            named = self._named(reference)
+            proposals, _ = self.model.rpn(batch, named)
+            wanted = self._outputs(named, proposals, batch.image_sizes)
+        return two_stage_divergence(self._outputs(self._named(levels), proposals, batch.image_sizes), wanted)
 
     def _named(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
         """What `features` gives as torchvision's backbones would, with the level that only subsamples."""
@@ -109,15 +80,16 @@ class FasterRCNN(TorchvisionDetector):
 
     def _outputs(
         self, levels: dict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]
-    ) -> RcnnOutputs:
+    ) -> TwoStageOutputs:
         anchors, offsets = self.model.rpn.head(list(levels.values()))
         heads = self.model.roi_heads
         classes, boxes = heads.box_predictor(heads.box_head(heads.box_roi_pool(levels, proposals, sizes)))
-        return RcnnOutputs(
+        return TwoStageOutputs(
             torch.cat([level.flatten() for level in anchors]),
             torch.cat([level.unflatten(1, (-1, 4)).movedim(2, -1).flatten(0, -2) for level in offsets]),
-            classes,
-            boxes.unflatten(1, (-1, 4)),
+            classes[:, 0],
+            classes[:, 1:],
+            boxes.unflatten(1, (-1, 4))[:, 1:],
         )
 
 
@@ -141,25 +113,6 @@ def load_scenes_recognizer(
         raise RecognizerError(f"{file}: {what}; {remedy}make it with `taskpress train-recognizer`") from error
     name = f"scenes:{trained.name}" if trained else "scenes"
     return FasterRCNN(model, name, categories, pseudo_label_threshold=pseudo_label_threshold)
-
-
-def _rcnn_divergence(found: RcnnOutputs, wanted: RcnnOutputs) -> dict[str, Tensor]:
-    anchors, labels = wanted.objectness.sigmoid(), wanted.classes.softmax(1)
-    there = labels[:, 1:]
-    objectness = F.binary_cross_entropy_with_logits(found.objectness, anchors, reduction="sum")
-    certain = F.binary_cross_entropy_with_logits(wanted.objectness, anchors, reduction="sum")
-    classes = F.kl_div(
-        found.classes.log_softmax(1), wanted.classes.log_softmax(1), reduction="sum", log_target=True
-    )
-    anchor_offsets = F.smooth_l1_loss(found.anchor_offsets, wanted.anchor_offsets, reduction="none").sum(-1)
-    offsets = F.smooth_l1_loss(found.offsets, wanted.offsets, reduction="none").sum(-1)[:, 1:]
-    anchor_count, count = anchors.sum().clamp(min=1), there.sum().clamp(min=1)
-    return {
-        "objectness": (objectness - certain) / anchor_count,
-        "rpn_box": (anchors * anchor_offsets).sum() / anchor_count,
-        "classes": classes / count,
-        "box": (there * offsets).sum() / count,
-    }
 
 
 @contextmanager

@@ -21,7 +21,8 @@ SMALLEST_TARGET = 1.0
 
 
 class FrozenDetector(nn.Module, ABC):
-    """A `HeadedRecognizer` but for the network: subclasses give `_detect`, `_losses` and `_levels`.
+    """A `SoftHeadedRecognizer` but for the network: subclasses give `_detect`, `_losses`, `_divergence` and
+    `_levels`.
 
     name:       how it is named on the command line
     categories: what it detects
@@ -106,6 +107,26 @@ class FrozenDetector(nn.Module, ABC):
             levels = [level.float() for level in features]
             return self._losses(few, _large_enough(few, targets), levels)
 
+    def divergence(
+        self, images: Sequence[Tensor] | Tensor, reference: Sequence[Tensor] | Tensor
+    ) -> dict[str, Tensor]:
+        """How far its raw outputs are from those on `reference`, the uncompressed images; both as in `loss`.
+
+        Scalars, 0 for equal images, differentiable in `images` alone; see `recognition/divergence.py`.
+        """
+        with torch.no_grad():
+            wanted = self.features(reference)
+        return self.divergence_of_features(images, self.features(images), wanted)
+
+    def divergence_of_features(
+        self, images: Sequence[Tensor] | Tensor, features: Sequence[Tensor], reference: Sequence[Tensor]
+    ) -> dict[str, Tensor]:
+        """What `divergence` gives if its images' features were `features` and its reference's `reference`."""
+        few = [image.float() for image in images]
+        with full_precision(few[0]):
+            levels, wanted = ([level.float() for level in some] for some in (features, reference))
+            return self._divergence(few, levels, wanted)
+
     def features(self, images: Sequence[Tensor] | Tensor) -> list[Tensor]:
         """Levels of the feature pyramid, finest first: [B, C, h / s, w / s] at the size it scales to.
 
@@ -128,6 +149,12 @@ class FrozenDetector(nn.Module, ABC):
         self, images: list[Tensor], targets: list[Detections], levels: list[Tensor]
     ) -> dict[str, Tensor]:
         """What `loss` gives, of targets that are large enough, where the network's levels are `levels`."""
+
+    @abstractmethod
+    def _divergence(
+        self, images: list[Tensor], levels: list[Tensor], reference: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """What `divergence` gives where the network's levels are `levels` and the reference's `reference`."""
 
     @abstractmethod
     def _levels(self, images: list[Tensor]) -> list[Tensor]:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torchvision.models.detection import MaskRCNN as TorchvisionMaskRCNN
 
 from taskpress.detections import Category, Detections, Instances
+from taskpress.recognition.divergence import MaskOutputs, mask_divergence
 from taskpress.recognition.faster_rcnn import FasterRCNN
 from taskpress.recognition.frozen_detector import PSEUDO_LABEL_THRESHOLD
 from taskpress.recognition.protocol import Task
@@ -22,7 +23,8 @@ class InstanceSegmenter(FasterRCNN):
     """A frozen torchvision Mask R-CNN with its masks; a `Recognizer`. Arguments as in `TorchvisionDetector`.
 
     Predictions and pseudo-labels are `Instances`. `loss` is that of Faster R-CNN and `loss_mask`: the cross
-    entropy of the mask that the head draws into each matched proposal against the target's.
+    entropy of the mask that the head draws into each matched proposal against the target's. `divergence` is
+    that of Faster R-CNN and `mask`, of the masks in the boxes that the reference detects.
     """
 
     task = Task.INSTANCE_SEGMENTATION
@@ -53,3 +55,26 @@ class InstanceSegmenter(FasterRCNN):
     def _given(self, target: Detections) -> dict[str, Tensor]:
         assert isinstance(target, Instances)
         return {**super()._given(target), "masks": target.masks.to(torch.uint8)}
+
+    def _divergence(
+        self, images: list[Tensor], levels: list[Tensor], reference: list[Tensor]
+    ) -> dict[str, Tensor]:
+        terms = super()._divergence(images, levels, reference)
+        batch, _ = self._scaled(images, None)
+        with torch.no_grad():
+            named = self._named(reference)
+            proposals, _ = self.model.rpn(batch, named)
+            objects, _ = self.model.roi_heads(named, proposals, batch.image_sizes)
+            scores = torch.cat([few["scores"] for few in objects])
+            wanted = MaskOutputs(self._masks(named, objects, batch.image_sizes), scores)
+        found = self._masks(self._named(levels), objects, batch.image_sizes)
+        return {**terms, "mask": mask_divergence(found, wanted)}
+
+    def _masks(
+        self, levels: dict[str, Tensor], objects: list[dict[str, Tensor]], sizes: list[tuple[int, int]]
+    ) -> Tensor:
+        """Logits [O, 28, 28] of the masks of all objects in all pictures, each of its label."""
+        heads = self.model.roi_heads
+        labels = torch.cat([few["labels"] for few in objects])
+        pooled = heads.mask_roi_pool(levels, [few["boxes"] for few in objects], sizes)
+        return heads.mask_predictor(heads.mask_head(pooled))[torch.arange(len(labels)), labels]

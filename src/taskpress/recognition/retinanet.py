@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.models.detection import RetinaNet as TorchvisionRetinaNet
 
 from taskpress.detections import Category, Detections
+from taskpress.recognition.divergence import OneStageOutputs, one_stage_divergence
 from taskpress.recognition.frozen_detector import PSEUDO_LABEL_THRESHOLD
 from taskpress.recognition.torchvision_detector import TorchvisionDetector
 
@@ -44,3 +45,15 @@ class RetinaNet(TorchvisionDetector):
             batch, given = self._scaled(images, targets)
         anchors = self.model.anchor_generator(batch, levels)
         return self.model.compute_loss(given, self.model.head(levels), anchors)
+
+    def _divergence(
+        self, images: list[Tensor], levels: list[Tensor], reference: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """See `one_stage_divergence`."""
+        with torch.no_grad():
+            wanted = self._outputs(reference)
+        return one_stage_divergence(self._outputs(levels), wanted)
+
+    def _outputs(self, levels: list[Tensor]) -> OneStageOutputs:
+        outputs = self.model.head(levels)
+        return OneStageOutputs(outputs["cls_logits"].flatten(0, 1), outputs["bbox_regression"].flatten(0, 1))
