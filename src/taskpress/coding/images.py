@@ -46,8 +46,9 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 def read_image(path: str | Path) -> np.ndarray:
     """Reads a picture file as uint8 [H, W, 3], RGB, upright by its EXIF orientation.
 
-    Grey and palette pictures are converted; alpha is dropped with a warning. ImageError names file and remedy
-    where the file is missing, empty, truncated, no picture, 16 bit, CMYK or animated.
+    Grey and palette pictures are converted; alpha is dropped with a warning; a colour profile is not applied,
+    as recognizers read values as they stand. ImageError names file and remedy where the file is missing,
+    empty, truncated, no picture, 16 bit, CMYK or animated.
     """
     path = Path(path)
     with ExitStack() as opened:
