@@ -35,10 +35,8 @@ def test_every_rate_is_there_with_and_without(preset: str) -> None:
         alphas = [card["config"]["objective"].pop("alpha") for card in cards]
         assert alphas == [0.0, 1.0 if preset == "scenes" else 3.0]
         assert cards[0]["config"]["objective"]["auxiliary_first"] is None
-        del (
-            cards[0]["config"]["objective"]["auxiliary_first"],
-            cards[1]["config"]["objective"]["auxiliary_first"],
-        )
+        for card in cards:  # which branch it is and how it begins says nothing where there is none
+            del card["config"]["objective"]["auxiliary_first"], card["config"]["objective"]["auxiliary"]
         for key in ("rate", "seed", "codec", "data", "optimizer", "objective", "recognizer"):
             assert cards[0]["config"][key] == cards[1]["config"][key], key
         assert all(card["steps"] == card["config"]["optimizer"]["steps"] for card in cards)
