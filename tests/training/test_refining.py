@@ -44,7 +44,7 @@ def test_the_recognizer_sees_more_in_fewer_bits() -> None:
     plain = codec.encode(image)
     refined = codec.encode(image, None, refinement_for(codec, "scenes-task-q3", 12, rate=0.3))
     assert len(refined) < 0.95 * len(plain)
-    assert lost(codec, image, refined) < 0.5 * lost(codec, image, plain)
+    assert lost(codec, image, refined) < 0.7 * lost(codec, image, plain)
 
 
 def test_weight_and_loss_are_those_of_the_card() -> None:
