@@ -23,7 +23,7 @@ arms:
 
 
 @pytest.mark.parametrize("name", ["coco-yolox", "scenes", "quick"])
-def test_shipped_presets_hold_a_pair_of_arms_that_differ_in_alpha_alone(name: str) -> None:
+def test_shipped_presets_hold_a_pair_of_arms_that_differ_in_the_auxiliary_loss_alone(name: str) -> None:
     assert name in shipped_presets()
     runs = [run for run in load_preset(name).runs() if run.arm != "start"]
     without = [run for run in runs if run.arm == "task"]
@@ -34,7 +34,8 @@ def test_shipped_presets_hold_a_pair_of_arms_that_differ_in_alpha_alone(name: st
         assert (a.objective.alpha, b.objective.alpha) == (0.0, alpha)
         named = {"name", "arm", "objective"}
         assert a.model_dump(exclude=named) == b.model_dump(exclude=named)
-        own = {"alpha": alpha, "auxiliary_first": b.objective.auxiliary_first}
+        own = {"alpha": alpha}
+        own |= {name: getattr(b.objective, name) for name in ("auxiliary", "auxiliary_first")}
         assert a.objective.model_copy(update=own) == b.objective
 
 
