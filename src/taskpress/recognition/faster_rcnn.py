@@ -63,13 +63,23 @@ class FasterRCNN(TorchvisionDetector):
     def _divergence(
         self, images: list[Tensor], levels: list[Tensor], reference: list[Tensor]
     ) -> dict[str, Tensor]:
-        """See `two_stage_divergence`; both are held on the reference's proposals."""
         batch, _ = self._scaled(images, None)
+        wanted = self._named(reference)
         with torch.no_grad():
-            named = self._named(reference)
-            proposals, _ = self.model.rpn(batch, named)
-            wanted = self._outputs(named, proposals, batch.image_sizes)
-        return two_stage_divergence(self._outputs(self._named(levels), proposals, batch.image_sizes), wanted)
+            proposals, _ = self.model.rpn(batch, wanted)
+        return self._divergence_on(proposals, batch.image_sizes, self._named(levels), wanted)
+
+    def _divergence_on(
+        self,
+        proposals: list[Tensor],
+        sizes: list[tuple[int, int]],
+        levels: dict[str, Tensor],
+        reference: dict[str, Tensor],
+    ) -> dict[str, Tensor]:
+        """See `two_stage_divergence`; both are held on the reference's proposals."""
+        with torch.no_grad():
+            wanted = self._outputs(reference, proposals, sizes)
+        return two_stage_divergence(self._outputs(levels, proposals, sizes), wanted)
 
     def _named(self, levels: Sequence[Tensor]) -> dict[str, Tensor]:
         """What `features` gives as torchvision's backbones would, with the level that only subsamples."""

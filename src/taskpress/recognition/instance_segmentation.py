@@ -56,19 +56,19 @@ class InstanceSegmenter(FasterRCNN):
         assert isinstance(target, Instances)
         return {**super()._given(target), "masks": target.masks.to(torch.uint8)}
 
-    def _divergence(
-        self, images: list[Tensor], levels: list[Tensor], reference: list[Tensor]
+    def _divergence_on(
+        self,
+        proposals: list[Tensor],
+        sizes: list[tuple[int, int]],
+        levels: dict[str, Tensor],
+        reference: dict[str, Tensor],
     ) -> dict[str, Tensor]:
-        terms = super()._divergence(images, levels, reference)
-        batch, _ = self._scaled(images, None)
         with torch.no_grad():
-            named = self._named(reference)
-            proposals, _ = self.model.rpn(batch, named)
-            objects, _ = self.model.roi_heads(named, proposals, batch.image_sizes)
+            objects, _ = self.model.roi_heads(reference, proposals, sizes)
             scores = torch.cat([few["scores"] for few in objects])
-            wanted = MaskOutputs(self._masks(named, objects, batch.image_sizes), scores)
-        found = self._masks(self._named(levels), objects, batch.image_sizes)
-        return {**terms, "mask": mask_divergence(found, wanted)}
+            wanted = MaskOutputs(self._masks(reference, objects, sizes), scores)
+        boxes = super()._divergence_on(proposals, sizes, levels, reference)
+        return {**boxes, "mask": mask_divergence(self._masks(levels, objects, sizes), wanted)}
 
     def _masks(
         self, levels: dict[str, Tensor], objects: list[dict[str, Tensor]], sizes: list[tuple[int, int]]
@@ -77,4 +77,5 @@ class InstanceSegmenter(FasterRCNN):
         heads = self.model.roi_heads
         labels = torch.cat([few["labels"] for few in objects])
         pooled = heads.mask_roi_pool(levels, [few["boxes"] for few in objects], sizes)
-        return heads.mask_predictor(heads.mask_head(pooled))[torch.arange(len(labels)), labels]
+        masks = heads.mask_predictor(heads.mask_head(pooled))
+        return masks[torch.arange(len(labels), device=labels.device), labels]
