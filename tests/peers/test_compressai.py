@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import taskpress
-from taskpress.coding.models import HyperpriorModel
+from taskpress.coding.hyperprior import HyperpriorModel
 
 with warnings.catch_warnings():
     # It imports torch-geometric, which warns about what it does not find.

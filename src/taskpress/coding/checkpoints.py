@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from taskpress.coding.allocation import Allocator, AllocatorSettings
 from taskpress.coding.errors import CodecError
 from taskpress.coding.files import atomic_write
-from taskpress.coding.models import ARCHITECTURES, SQUARE_ARCHITECTURES, HyperpriorModel
+from taskpress.coding.hyperprior import HyperpriorModel
+from taskpress.coding.models import ARCHITECTURES, SQUARE_ARCHITECTURES
 from taskpress.coding.named_allocators import build_allocator
 
 FORMAT = "taskpress-codec"

@@ -26,8 +26,8 @@ from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import add_noise, at_least_float32
 from taskpress.coding.errors import CodecError, ImageError
 from taskpress.coding.fingerprint import checksum, fingerprint
+from taskpress.coding.hyperprior import HyperpriorModel, Output
 from taskpress.coding.images import open_picture, pad
-from taskpress.coding.models import HyperpriorModel, Output
 from taskpress.coding.named_allocators import build_allocator
 from taskpress.coding.picture_coding import PictureCoder
 from taskpress.coding.refinement import Refinement

@@ -31,7 +31,7 @@ from taskpress.coding.fixed_point import (
     quantize_layer,
     settle,
 )
-from taskpress.coding.models import HyperpriorModel
+from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.tables import scale_levels
 from taskpress.coding.threads import single_blas_thread
 

@@ -6,7 +6,7 @@ import torch
 
 from taskpress.coding.allocation import Allocator
 from taskpress.coding.grid import CELL
-from taskpress.coding.models import HyperpriorModel
+from taskpress.coding.hyperprior import HyperpriorModel
 
 if TYPE_CHECKING:
     from torch.utils.flop_counter import FlopCounterMode

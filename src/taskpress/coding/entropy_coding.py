@@ -17,7 +17,7 @@ from taskpress.coding import tables
 from taskpress.coding.context import ContextModel, wavefront
 from taskpress.coding.errors import BitstreamError, CodecError
 from taskpress.coding.fixed_point import ACTIVATION, LATENT, HyperSynthesis, to_fixed
-from taskpress.coding.models import HyperpriorModel
+from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.tables import SYMBOL_LIMIT
 
 # Part of every codec's fingerprint: to be changed with anything that changes what a payload means.

@@ -24,10 +24,10 @@ from taskpress.coding.bitstream import Header
 from taskpress.coding.entropy_coding import EntropyCoder
 from taskpress.coding.errors import BitstreamError, ConfigError
 from taskpress.coding.grid import CELL, MAX_TILE_UNITS, UNIT, Box, Grid
+from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.images import Picture, to_array
 from taskpress.coding.level_map import read_levels, split_section, write_levels
 from taskpress.coding.memory import give_back
-from taskpress.coding.models import HyperpriorModel
 from taskpress.coding.parallel import in_parallel
 from taskpress.coding.refinement import Refinement, refine
 from taskpress.coding.strips import analyze, needed, synthesize

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from taskpress.coding.errors import CodecError
-from taskpress.coding.models import HyperpriorModel
+from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.transforms import Transforms
 
 Distortion = Callable[[Tensor], Tensor]

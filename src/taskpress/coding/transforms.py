@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from taskpress.coding.entropy_models import at_least_float32
 from taskpress.coding.errors import ConfigError
-from taskpress.coding.models import HyperpriorModel
+from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.streams import in_strips
 
 PRECISIONS = ("float32", "bfloat16", "auto")
