@@ -18,6 +18,7 @@ from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import BitstreamError, CodecError, ImageError
 from taskpress.coding.images import to_tensor
+from taskpress.datasets.scenes import Scenes
 
 
 def test_round_trip_of_every_architecture(codec: Codec, picture) -> None:
@@ -155,9 +156,9 @@ def test_straight_through_shows_what_is_coded_and_keeps_rate_and_gradients(codec
     codec = copy.deepcopy(codec).train()
     batch = torch.rand(1, 3, 64, 64)
     estimates = []
-    for straight_through in (False, True):
+    for quantization in ("noise", "straight-through"):
         torch.manual_seed(4)
-        estimates.append(codec.estimate(batch, straight_through=straight_through))
+        estimates.append(codec.estimate(batch, quantization=quantization))
     noisy, rounded = estimates
     with torch.no_grad():
         coded = copy.deepcopy(codec).eval().estimate(batch).latent
@@ -167,6 +168,24 @@ def test_straight_through_shows_what_is_coded_and_keeps_rate_and_gradients(codec
     torch.testing.assert_close(rounded.x_hat, codec.model.g_s(rounded.latent))
     (gradient,) = torch.autograd.grad(rounded.latent.sum(), next(codec.model.g_a.parameters()))
     assert gradient.abs().sum() > 0, "rounding ends the gradient"
+
+
+def test_rounded_training_sees_the_rate_and_the_latent_of_files() -> None:
+    """Of a codec for few bits, on a picture of its kind: noise would cost far more than a file does."""
+    codec, image = Codec.load("scenes-task-q1"), Scenes("test", 1)[0].image
+    coded = codec.estimate(to_tensor(image)[None])
+    codec.train()
+    torch.manual_seed(2)
+    noisy, rounded = (
+        codec.estimate(to_tensor(image)[None], quantization=way) for way in ("straight-through", "rounded")
+    )
+    of_files = (one.rate.item() / coded.rate.item() for one in (noisy, rounded))
+    assert next(of_files) > 1.3 and abs(next(of_files) - 1) < 0.05
+    away = [(one.latent - coded.latent).abs().gt(0.5).float().mean() for one in (noisy, rounded)]
+    assert away[1] < 0.01 and away[1] < away[0]
+    (rounded.rate.mean() + (rounded.x_hat - 0.5).square().mean()).backward()
+    for name, parameter in codec.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
 
 
 def test_mixed_precision_leaves_the_rate_alone(lively, picture) -> None:

@@ -1,5 +1,7 @@
 """Likelihoods against torch.distributions and sums to one; quantiles that are quantiles; seeded noise."""
 
+from collections.abc import Callable
+
 import torch
 from torch.distributions import Normal
 
@@ -23,6 +25,46 @@ def test_gaussian_likelihood_is_a_difference_of_cumulatives() -> None:
     expected = (normal.cdf(x + 0.5) - normal.cdf(x - 0.5)).clamp_min(1e-9)
     found = GaussianConditional().likelihood(x, scales, means)
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-12)
+
+
+def noisy_slope(bits: Callable[[torch.Tensor], torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    """d/dx of the mean of bits(x + u) over a fine grid of |u| < ½, differenced."""
+    noise, step = (torch.arange(4000, dtype=torch.float64) + 0.5) / 4000 - 0.5, 1e-4
+    above, below = (torch.stack([bits(x + sign * step + u) for u in noise]).mean(0) for sign in (1, -1))
+    return (above - below) / (2 * step)
+
+
+def test_a_rounded_gaussian_costs_what_is_coded_and_slopes_as_noise_does() -> None:
+    distance = torch.linspace(-2.3, 2.3, 24, dtype=torch.float64).reshape(1, 1, 4, 6).requires_grad_()
+    scales = torch.linspace(0.6, 2.0, 24, dtype=torch.float64).reshape(1, 1, 4, 6).requires_grad_()
+    found = -GaussianConditional().rounded_likelihood(distance, scales).log()
+
+    def bits(at: torch.Tensor) -> torch.Tensor:
+        normal = Normal(torch.zeros_like(at), scales.detach())
+        return -(normal.cdf(at + 0.5) - normal.cdf(at - 0.5)).log()
+
+    torch.testing.assert_close(found, bits(distance.detach().round()), rtol=1e-6, atol=1e-9)
+    to_distance, to_scales = torch.autograd.grad(found.sum(), (distance, scales))
+    torch.testing.assert_close(to_distance, noisy_slope(bits, distance.detach()), rtol=1e-3, atol=1e-4)
+    coded = GaussianConditional().likelihood(distance.detach().round(), scales, torch.zeros_like(scales))
+    torch.testing.assert_close(to_scales, torch.autograd.grad(-coded.log().sum(), scales)[0])
+
+
+def test_a_rounded_hyper_latent_is_what_is_coded_and_slopes_as_noise_does() -> None:
+    bottleneck = stirred().double()
+    x = (4 * torch.rand(1, 4, 2, 3, dtype=torch.float64) - 2).requires_grad_()
+    quantized, likelihood = bottleneck.train().rounded(x)
+    with torch.no_grad():
+        coded, expected = bottleneck.eval()(x)
+    torch.testing.assert_close(quantized, coded, rtol=0, atol=2e-4)
+    torch.testing.assert_close(likelihood, expected, rtol=1e-3, atol=0)
+    assert torch.equal(torch.autograd.grad(quantized.sum(), x)[0], torch.ones_like(x))
+    with torch.no_grad():
+        slope = noisy_slope(lambda at: -bottleneck.likelihood(at).log(), x)
+    (found,) = torch.autograd.grad(-likelihood.log().sum(), x, retain_graph=True)
+    torch.testing.assert_close(found, slope, rtol=1e-3, atol=1e-4)
+    learned = torch.autograd.grad(-likelihood.log().sum(), list(bottleneck.parameters()))
+    assert all(gradient.abs().sum() > 0 for gradient in learned)
 
 
 def test_bottleneck_likelihoods_sum_to_one() -> None:

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from taskpress.coding.allocation import AllocatorSettings, Decision
-from taskpress.coding.codec import Codec, Estimate
+from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
+from taskpress.coding.estimate import Estimate
 from taskpress.coding.semantic_allocator import draw, neutral_logits
 from taskpress.detections import Detections
 from taskpress.recognition.named import load_recognizer

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
+from taskpress.coding.hyperprior import Quantization
 from taskpress.training import branch_first, run
 from taskpress.training.config import Preset
 from taskpress.training.data import Batch, StepStream, open_sources
@@ -120,13 +121,14 @@ def test_it_learns_on_the_latent_of_training(monkeypatch: pytest.MonkeyPatch) ->
         torch.nn.init.normal_(codec.allocator.attention.excite.weight)
         codec.allocator.gains.log_gain += torch.linspace(-1, 1, 8)
     images = torch.rand(1, 3, 70, 64, generator=torch.Generator().manual_seed(1))
-    for place in ("codec", "models"):
+    for place in ("codec", "hyperprior", "entropy_models"):
         monkeypatch.setattr(f"taskpress.coding.{place}.add_noise", lambda x: x + 0.25)
-    for rounded in (False, True):
+    ways: tuple[Quantization, Quantization] = ("noise", "straight-through")
+    for quantization in ways:
         # Rounded around the very means of coding, which training with straight-through takes from noise.
-        estimate = codec.train(not rounded).estimate(images)
+        estimate = codec.train(quantization == "noise").estimate(images)
         assert estimate.decision is not None and estimate.decision.gain.std() > 0.1
-        ours = codec.training_latent(images, rounded)
+        ours = codec.training_latent(images, quantization)
         torch.testing.assert_close(ours, estimate.latent.detach(), atol=1e-5, rtol=1e-5)
         assert not ours.requires_grad
 

@@ -1,4 +1,4 @@
-"""The synthesis alone goes on: what changes, what must not, and what is refused."""
+"""One part alone goes on: what changes, what must not, and what is refused."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from taskpress.cli.app import app
 from taskpress.coding.bitstream import unpack
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
+from taskpress.coding.errors import BitstreamError, ConfigError
 from taskpress.datasets.scenes import Scenes
 from taskpress.training import finish as module
 from taskpress.training.config import Preset, RunConfig
@@ -22,7 +22,7 @@ from taskpress.training.finish import FinishConfig, finish
 from taskpress.training.run import settings_digest, train_experiment
 
 STEPS, FURTHER = 3, 4
-SETTINGS = FinishConfig(steps=FURTHER, learning_rate=1e-3)
+SETTINGS = FinishConfig(part="synthesis", steps=FURTHER, learning_rate=1e-3)
 
 
 def finish_one(source: str, folder: Path, settings: FinishConfig, command: str = "") -> Path:
@@ -68,9 +68,41 @@ def test_files_stay_as_long_and_hold_the_same(trained: Path, tmp_path: Path, arm
     assert len(ours) == len(theirs) and unpack(ours)[1] == unpack(theirs)[1]
     assert not np.array_equal(after.decode(ours, "numpy"), before.decode(theirs, "numpy"))
     told = {"steps": FURTHER, "learning_rate": 1e-3, "of": before.fingerprint, "command": "the command"}
-    assert after.card["finish"] == told and after.card["config"] == before.card["config"]
+    assert after.card["finish"] == {"synthesis": told} and after.card["config"] == before.card["config"]
     config, digest = RunConfig.model_validate(before.card["config"]), before.card["settings"]
-    assert after.card["settings"] == settings_digest(config, STEPS, digest, FURTHER, 1e-3)
+    assert after.card["settings"] == settings_digest(config, STEPS, digest, SETTINGS.model_dump())
+
+
+@pytest.mark.parametrize("arm", ["mse", "roi"])
+def test_an_entropy_model_learns_what_files_cost(trained: Path, tmp_path: Path, arm: str) -> None:
+    """Files become shorter, for what encoder and decoder do as before, and open with the new codec alone."""
+    source = str(trained / f"tiny-{arm}-q1.safetensors")
+    settings = FinishConfig(part="entropy", steps=60, learning_rate=3e-3)
+    before, after = Codec.load(source), Codec.load(finish_one(source, tmp_path, settings, "the command"))
+    old, new = before.state_dict(), after.state_dict()
+    kept = {key for key, value in new.items() if torch.equal(value, old[key])}
+    transforms = {key for key in new if key.startswith(("model.g_a.", "model.g_s.", "allocator."))}
+    assert transforms <= kept and len(new.keys() - kept) > 20
+    images = [Scenes("test", 4)[i].image for i in range(4)]
+    ours, theirs = ([codec.encode(image) for image in images] for codec in (after, before))
+    assert sum(map(len, ours)) < 0.95 * sum(map(len, theirs))
+    for image, coded, former in zip(images, ours, theirs, strict=True):
+        now, then = after.decode(coded, "numpy"), before.decode(former, "numpy")
+        errors = [np.square(decoded.astype(float) - image).mean() for decoded in (now, then)]
+        assert errors[0] < 1.1 * errors[1]
+    with pytest.raises(BitstreamError, match="written by codec"):
+        before.decode(ours[0])
+    assert after.card["finish"]["entropy"]["of"] == before.fingerprint
+    with pytest.raises(ConfigError, match="its entropy is finished already"):
+        finish_one(str(tmp_path / f"tiny-{arm}-q1.safetensors"), tmp_path / "twice", settings)
+
+
+def test_both_parts_one_after_the_other(trained: Path, tmp_path: Path) -> None:
+    settings = FinishConfig.of("entropy", 1)
+    first = finish_one(str(trained / "tiny-mse-q1.safetensors"), tmp_path / "a", settings)
+    second = Codec.load(finish_one(str(first), tmp_path / "b", SETTINGS))
+    assert list(second.card["finish"]) == ["entropy", "synthesis"]
+    assert second.card["finish"]["synthesis"]["of"] == Codec.load(first).fingerprint
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -84,7 +116,7 @@ def test_it_learns_from_file_latents_of_crops_that_come_next(
     step = module.SynthesisTraining.training_step
 
     def watches(self: module.SynthesisTraining, batch: Batch, batch_idx: int) -> torch.Tensor:
-        hook = self.synthesis.register_forward_pre_hook(lambda _, given: latents.append(given[0].clone()))
+        hook = self.part.register_forward_pre_hook(lambda _, given: latents.append(given[0].clone()))
         seen.append(batch.images)
         loss = step(self, batch, batch_idx)
         hook.remove()
@@ -102,7 +134,7 @@ def test_it_learns_from_file_latents_of_crops_that_come_next(
 
 def test_errors_on_files_fall(trained: Path, tmp_path: Path) -> None:
     source = trained / "tiny-mse-q1.safetensors"
-    finished = finish_one(str(source), tmp_path, FinishConfig(steps=60, learning_rate=3e-3))
+    finished = finish_one(str(source), tmp_path, FinishConfig(part="synthesis", steps=60, learning_rate=3e-3))
     image = Scenes("test", 1)[0].image
 
     def error(path: Path) -> float:
@@ -129,7 +161,7 @@ def test_a_killed_one_goes_on_and_a_finished_one_is_kept(
         patch.setattr(module.SynthesisTraining, "training_step", dies)
         finish_one(source, tmp_path / "killed", SETTINGS)
     with pytest.raises(ConfigError, match=r"settings\.json: another codec or other settings"):
-        finish_one(source, tmp_path / "killed", FinishConfig(steps=9))
+        finish_one(source, tmp_path / "killed", FinishConfig.of("synthesis", 9))
     path = finish_one(source, tmp_path / "killed", SETTINGS)
     assert Codec.load(path).fingerprint == whole.fingerprint
     monkeypatch.setattr(module.SynthesisTraining, "training_step", dies)
@@ -139,7 +171,9 @@ def test_a_killed_one_goes_on_and_a_finished_one_is_kept(
 
 def test_what_cannot_be_finished_is_refused(trained: Path, tmp_path: Path) -> None:
     source = trained / "tiny-mse-q1.safetensors"
-    outcome = CliRunner().invoke(app, ["finish", str(source), "-o", str(tmp_path / "a"), "--steps", "1"])
+    outcome = CliRunner().invoke(
+        app, ["finish", str(source), "-o", str(tmp_path / "a"), "--part", "synthesis", "--steps", "1"]
+    )
     assert outcome.exception is None
     (path,) = (tmp_path / "a").glob("*.safetensors")
     with pytest.raises(ConfigError, match="finished already"):
@@ -157,6 +191,9 @@ def test_what_cannot_be_finished_is_refused(trained: Path, tmp_path: Path) -> No
         finish_one(str(tmp_path / "aux.safetensors"), tmp_path / "b", SETTINGS)
     with pytest.raises(ConfigError, match=r"two codecs.*tiny-mse-q1"):
         list(finish([str(source), str(source)], tmp_path / "b", SETTINGS))
+    with pytest.raises(ConfigError, match=r"--part synthesys: .*entropy or synthesis"):
+        words = ["finish", str(source), "-o", str(tmp_path / "b"), "--part", "synthesys"]
+        raise CliRunner().invoke(app, words).exception  # type: ignore[misc]
     with pytest.raises(ConfigError, match=r"learning_rate"):
         words = ["finish", str(source), "-o", str(tmp_path / "b"), "--learning-rate", "0"]
         raise CliRunner().invoke(app, words).exception  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""`taskpress finish`: the synthesis of trained codecs goes on alone, on latents as files hold them."""
+"""`taskpress finish`: one part of trained codecs goes on alone, on latents as files hold them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,27 @@ def finish(
     output: Annotated[
         Path, typer.Option("-o", "--output", help="Folder for NAME.safetensors; resumed if it exists.")
     ],
-    steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 300,
-    learning_rate: Annotated[float, typer.Option(help="At the beginning; it falls by a cosine.")] = 1e-4,
+    part: Annotated[
+        str, typer.Option(help="What goes on: entropy (the entropy model) or synthesis (the decoder).")
+    ] = "entropy",
+    steps: Annotated[
+        int | None, typer.Option(min=1, help="Optimizer steps; default: 600, of the synthesis 300.")
+    ] = None,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(help="At the beginning, it falls by a cosine; default: 5e-4, of the synthesis 1e-4."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
 ) -> None:
-    """Train the decoder of finished codecs a little further, at no bit.
+    """Train one part of finished codecs a little further, on what files hold.
 
-    Where latents carried noise in training, the synthesis has never seen what
-    files hold. Here it learns that, by the loss it was trained with; the encoder
-    and all that decides a file's length stay as they are. Recognizer, pictures
-    and loss are those on the codec's card. What comes out is another codec, by
-    another fingerprint: it does not decode files of the one it was made of.
+    Where latents carried noise in training, neither entropy model nor synthesis
+    has seen what is coded. `--part entropy` lets all but encoder and decoder learn
+    the rate of rounded latents: fewer bits for nearly the same picture. `--part
+    synthesis` lets the decoder go on by the loss it was trained with, at no bit.
+    Recognizer, pictures and loss are those on the codec's card. What comes out is
+    another codec, by another fingerprint: it does not decode files of the one it
+    was made of.
 
     Example: taskpress finish runs/scenes/codecs/*.safetensors -o runs/scenes/finished
     """
@@ -35,13 +45,15 @@ def finish(
     from pydantic import ValidationError
 
     from taskpress.coding.errors import ConfigError
-    from taskpress.training.finish import FinishConfig, finish
+    from taskpress.training.finish import DEFAULTS, FinishConfig, finish
     from taskpress.training.section import explain
 
     if threads is not None:
         torch.set_num_threads(threads)
+    if part not in DEFAULTS:
+        raise ConfigError(f"--part {part}: no such part; choose entropy or synthesis")
     try:
-        settings = FinishConfig(steps=steps, learning_rate=learning_rate)
+        settings = FinishConfig.of(part, steps, learning_rate)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
     for path in finish(codecs, output, settings, shlex.join(["taskpress", *sys.argv[1:]])):

@@ -7,7 +7,6 @@ from typing import Any, Literal, NamedTuple, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
@@ -25,8 +24,9 @@ from taskpress.coding.cost import Cost, allocator_cost, model_cost
 from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import add_noise, at_least_float32
 from taskpress.coding.errors import CodecError, ImageError
+from taskpress.coding.estimate import Estimate, estimated
 from taskpress.coding.fingerprint import checksum, fingerprint
-from taskpress.coding.hyperprior import HyperpriorModel, Output
+from taskpress.coding.hyperprior import HyperpriorModel, Output, Quantization
 from taskpress.coding.images import open_picture, pad
 from taskpress.coding.named_allocators import build_allocator
 from taskpress.coding.picture_coding import PictureCoder
@@ -35,24 +35,6 @@ from taskpress.coding.transforms import build_transforms, check_precision
 
 # left, top, right, bottom in pixels
 Region = tuple[int, int, int, int]
-
-
-class Estimate(NamedTuple):
-    """What coding a batch would give and cost.
-
-    x_hat     [B, 3, H, W] float32, the decoded pictures, not clamped to [0, 1]
-    latent    [B, M, h, w] float32, the decoded latent Ŷ; h = 4·⌈H/64⌉, w = 4·⌈W/64⌉
-    rate      [B] bits per pixel of the unpadded picture
-    rate_map  [B, h, w] bits per latent position: y's own, and z's spread evenly over the 4×4 it covers; the
-              level map's, where there is one, evenly over all
-    decision  of the allocator, where there is one
-    """
-
-    x_hat: Tensor
-    latent: Tensor
-    rate: Tensor
-    rate_map: Tensor
-    decision: Decision | None = None
 
 
 class Frozen(NamedTuple):
@@ -225,17 +207,19 @@ class Codec(nn.Module):
         return self._freeze().level_map(open_picture(image), tile)
 
     def estimate(
-        self, batch: Tensor, explore: torch.Generator | None = None, straight_through: bool = False
+        self,
+        batch: Tensor,
+        explore: torch.Generator | None = None,
+        quantization: Quantization = "noise",
     ) -> Estimate:
         """Codes without bytes. `batch` is [B, 3, H, W] float in [0, 1], any H and W from 1 up.
 
-        In training mode quantization is additive uniform noise, and everything is differentiable;
-        `straight_through`: the picture and `latent` come of rounding, only the rate of noise. In
-        evaluation mode the latent is exactly what `decode` would find, the rate what `encode` would spend
-        (within 1 % and the few bytes of the header); gradients end at the rounding. Where gradients are
-        enabled, `x_hat` is in float32 whatever the precision; else it is what `decode` would give, up to the
-        rounding of float32. With a generator (on the CPU), an allocator draws from it what it would else
-        decide by the likeliest.
+        In training mode everything is differentiable, with `quantization` in place of rounding. In evaluation
+        mode the latent is exactly what `decode` would find, the rate what `encode` would spend (within 1 %
+        and the few bytes of the header); gradients end at the rounding. Where gradients are enabled, `x_hat`
+        is in float32 whatever the precision; else it is what `decode` would give, up to the rounding of
+        float32. With a generator (on the CPU), an allocator draws from it what it would else decide by the
+        likeliest.
         """
         if batch.dim() != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
             raise ImageError(
@@ -245,28 +229,29 @@ class Codec(nn.Module):
         height, width = batch.shape[-2:]
         if self.training:
             y, decision = self._analyze(pad(batch), self.model.g_a, explore)
-            out = self.model.code(y, decision.gain if decision is not None else None, straight_through)
+            out = self.model.code(y, decision.gain if decision is not None else None, quantization)
         else:
             frozen = self._freeze()
             with torch.no_grad():
                 y, decision = self._analyze(pad(batch), frozen.transforms.analysis, explore)
             out = self._rounded(frozen, y, decision.gain if decision is not None else None)
-        likelihoods = out["likelihoods"]
-        z_bits = -torch.log2(likelihoods["z"]).sum(1, keepdim=True)
-        spread = F.interpolate(z_bits, scale_factor=4.0, mode="nearest").squeeze(1) / 16
-        rate_map = -torch.log2(likelihoods["y"]).sum(1) + spread
-        if decision is not None:
-            rate_map = rate_map + decision.bits[:, None, None] / rate_map[0].numel()
-        rate = rate_map.sum((1, 2)) / (height * width)
-        return Estimate(out["x_hat"][..., :height, :width], out["y_hat"], rate, rate_map, decision)
+        return estimated(out, decision, height, width)
 
     @torch.no_grad()
-    def training_latent(self, batch: Tensor, straight_through: bool = False) -> Tensor:
-        """What `estimate(batch, …).latent` is in training mode, [B, M, h, w], without a gradient."""
+    def training_latent(self, batch: Tensor, quantization: Quantization = "noise") -> Tensor:
+        """What `estimate(batch, …).latent` is in training mode, [B, M, h, w], without a gradient.
+
+        Where that rounds, it is the very latent of a file.
+        """
         frozen = self._freeze()
         y, decision = self._analyze(pad(batch), frozen.transforms.analysis)
-        quantized = frozen.quantized(y)[0] if straight_through else add_noise(y)
+        quantized = add_noise(y) if quantization == "noise" else frozen.quantized(y)[0]
         return quantized if decision is None else quantized / decision.gain
+
+    @torch.no_grad()
+    def unquantized_latent(self, batch: Tensor) -> Tensor:
+        """What is quantized of a batch, [B, M, h, w]: g_a's latent, times the gains of an allocator."""
+        return self._analyze(pad(batch), self._freeze().transforms.analysis)[0]
 
     def _analyze(
         self, x: Tensor, g_a: Callable[[Tensor], Tensor], explore: torch.Generator | None = None

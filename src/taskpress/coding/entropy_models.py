@@ -5,6 +5,8 @@ below by 1e-9 (Ballé et al. 2018). Parameter names are CompressAI's. The noise 
 generator, so that a seed fixes a training run.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -33,6 +35,18 @@ def at_least_float32(x: Tensor) -> Tensor:
 def round_around(x: Tensor, mean: Tensor) -> Tensor:
     """round(x - mean) + mean, elementwise with broadcasting."""
     return torch.round(x - mean) + mean
+
+
+def slope_of_noise(likelihood: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """1, with the gradient for x that lets the likelihood of round(x), times it, pass for differentiable.
+
+    What a rounded value costs is flat in x but for jumps. With uniform noise u in place of rounding, the
+    expected cost ∫ -log p(x + u) du over |u| < ½ has the slope log p(x - ½) - log p(x + ½), itself free of
+    noise.
+    """
+    with torch.no_grad():
+        slope = torch.log(likelihood(x - 0.5)) - torch.log(likelihood(x + 0.5))
+    return torch.exp(-slope * (x - x.detach()))
 
 
 class EntropyBottleneck(nn.Module):
@@ -97,15 +111,26 @@ class EntropyBottleneck(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """x [B, C, H, W] → (quantized x, likelihoods), both of x's shape."""
         if self.training:
-            self.stale = True
             return self.noisy(x)
         quantized = round_around(x, self.medians)
         return quantized, self.likelihood(quantized)
 
     def noisy(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` as in training, of a bottleneck that is not being trained."""
+        """`forward` as in training, whatever the mode."""
+        self.stale = self.stale or self.training
         quantized = add_noise(x)
         return quantized, self.likelihood(quantized)
+
+    def rounded(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """x [B, C, H, W] as it is coded, with the gradient of x, and its likelihoods (`slope_of_noise`).
+
+        While training it is rounded around the median of this moment, to 2e-4.
+        """
+        if self.training:
+            self.stale = True
+            self.quantiles[:, 0, 1] = self.quantile_of(0.0, halvings=30)
+        quantized = self.medians + round_straight_through(x - self.medians)
+        return quantized, self.likelihood(quantized.detach()) * slope_of_noise(self.likelihood, x)
 
     def train(self, mode: bool = True) -> "EntropyBottleneck":
         if not mode and self.stale:
@@ -114,12 +139,14 @@ class EntropyBottleneck(nn.Module):
         return self
 
     @torch.no_grad()
-    def quantile_of(self, logit: float) -> Tensor:
-        """[C] float64: where a channel's cumulative reaches sigmoid(`logit`), within ±1e5, by bisection."""
+    def quantile_of(self, logit: float, halvings: int = 54) -> Tensor:
+        """[C] float64: where a channel's cumulative reaches sigmoid(`logit`), within ±1e5, by bisection.
+
+        2e5 halved 54 times is 1e-11, far below the last bit of a float32 median.
+        """
         low = torch.full((self.channels, 1, 1), -1e5, dtype=torch.float64, device=self.quantiles.device)
         high = -low
-        # 2e5 halved 54 times is 1e-11: far below the last bit of a float32 median.
-        for _ in range(54):
+        for _ in range(halvings):
             middle = (low + high) / 2
             below = self.logits_cumulative(middle) < logit
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
@@ -145,6 +172,17 @@ class GaussianConditional(nn.Module):
         upper = 0.5 * torch.erfc((distance - 0.5) / scales * 2**-0.5)
         lower = 0.5 * torch.erfc((distance + 0.5) / scales * 2**-0.5)
         return lower_bound(upper - lower, LIKELIHOOD_BOUND)
+
+    def rounded_likelihood(self, distance: Tensor, scales: Tensor) -> Tensor:
+        """`likelihood` of round(distance) around 0, with a gradient for `distance` [B, M, h, w] as well.
+
+        Value and gradient for the scales are those of what is coded, the slope is `slope_of_noise`.
+        """
+
+        def centred(x: Tensor) -> Tensor:
+            return self.likelihood(x, scales, torch.zeros_like(x))
+
+        return centred(torch.round(distance).detach()) * slope_of_noise(centred, distance)
 
     def forward(self, x: Tensor, scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
         """(quantized x, likelihoods), both of x's shape."""

@@ -4,8 +4,7 @@ Images are [B, 3, H, W] with H and W multiples of 64, the latent y is [B, M, H/1
 z [B, N, H/64, W/64].
 """
 
-from collections.abc import Callable
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,22 @@ from taskpress.coding.entropy_models import (
     GaussianConditional,
     add_noise,
     at_least_float32,
+    round_around,
     round_straight_through,
 )
 from taskpress.coding.layers import MaskedConv2d
+
+Quantization = Literal["noise", "straight-through", "rounded"]
+"""What stands for rounding while training, so that gradients pass.
+
+noise             uniform noise, for synthesis and rate (Ballé et al. 2018)
+straight-through  the synthesis gets y rounded around the mean of a noisy context, with the gradient of y; the
+                  rate is that of noise (Minnen and Singh, “Channel-wise autoregressive entropy models”, 2020)
+rounded           ŷ and ẑ are what files hold, with the gradients of y and z, and so is their rate; its
+                  gradient is the one that it has with noise (`entropy_models.slope_of_noise`)
+"""
+
+CONTEXT_PASSES = 3
 
 
 class Likelihoods(TypedDict):
@@ -86,26 +98,25 @@ class HyperpriorModel(nn.Module):
         """
         return self.code(at_least_float32(self.g_a(x)))
 
-    def code(self, y: Tensor, gain: Tensor | None = None, straight_through: bool = False) -> Output:
+    def code(self, y: Tensor, gain: Tensor | None = None, quantization: Quantization = "noise") -> Output:
         """`forward` from the latent on: y [B, M, h, w] as it is quantized.
 
         `gain` [B, M, h, w] is what y was multiplied by for a finer or coarser quantization: the synthesis
-        gets, and "y_hat" is, ŷ divided by it. `straight_through`: while training, the synthesis gets, and
-        "y_hat" is, y rounded around its mean, as it is coded, with the gradient of y itself; the rate keeps
-        the noise, without which it would have no gradient of use (Minnen and Singh, “Channel-wise
-        autoregressive entropy models”, 2020). The means are those of the noisy context.
+        gets, and "y_hat" is, ŷ divided by it. `quantization` is what stands for rounding while training.
         """
-        if self.training:
-            y_hat, means, likelihoods = self._noisy(y, self.entropy_bottleneck)
-            if straight_through:
-                y_hat = means + round_straight_through(y - means)
-        else:
+        if not self.training:
             z_hat, z_likelihoods = self.entropy_bottleneck(at_least_float32(self.h_a(y)))
             scales, means = self.scales_and_means(self.h_s(z_hat), torch.round(y))
             y_hat, y_likelihoods = self.gaussian_conditional(y, scales, means)
-            likelihoods = {"y": y_likelihoods, "z": z_likelihoods}
+            likelihoods: Likelihoods = {"y": y_likelihoods, "z": z_likelihoods}
             if self.context_prediction is not None:
                 y_hat = torch.round(y)
+        elif quantization == "rounded":
+            y_hat, likelihoods = self._rounded(y)
+        else:
+            y_hat, means, likelihoods = self._noisy(y)
+            if quantization == "straight-through":
+                y_hat = means + round_straight_through(y - means)
         decoded = y_hat if gain is None else y_hat / gain
         return {
             "x_hat": at_least_float32(self.g_s(decoded)),
@@ -115,15 +126,30 @@ class HyperpriorModel(nn.Module):
 
     def noisy_likelihoods(self, y: Tensor) -> Likelihoods:
         """Of y [B, M, h, w] and z with noise in place of rounding, as in training, whatever the mode."""
-        return self._noisy(y, self.entropy_bottleneck.noisy)[2]
+        return self._noisy(y)[2]
 
-    def _noisy(
-        self, y: Tensor, prior: Callable[[Tensor], tuple[Tensor, Tensor]]
-    ) -> tuple[Tensor, Tensor, Likelihoods]:
-        """y with noise, its means, and the likelihoods; `prior` gives z with noise and its likelihoods."""
-        z_hat, z_likelihoods = prior(at_least_float32(self.h_a(y)))
+    def rounded_likelihoods(self, y: Tensor) -> Likelihoods:
+        """Of y [B, M, h, w] as it is coded, as in training with `rounded`, whatever the mode."""
+        return self._rounded(y)[1]
+
+    def _noisy(self, y: Tensor) -> tuple[Tensor, Tensor, Likelihoods]:
+        """y with noise, its means, and the likelihoods."""
+        z_hat, z_likelihoods = self.entropy_bottleneck.noisy(at_least_float32(self.h_a(y)))
         # One draw for all: synthesis, context and likelihood see the same ŷ, as they will when coding.
         y_hat = add_noise(y)
         scales, means = self.scales_and_means(self.h_s(z_hat), y_hat)
         y_likelihoods = self.gaussian_conditional.likelihood(y_hat, scales, means)
         return y_hat, means, {"y": y_likelihoods, "z": z_likelihoods}
+
+    def _rounded(self, y: Tensor) -> tuple[Tensor, Likelihoods]:
+        """ŷ, with the gradient of y, and the likelihoods."""
+        z_hat, z_likelihoods = self.entropy_bottleneck.rounded(at_least_float32(self.h_a(y)))
+        params = self.h_s(z_hat)
+        with torch.no_grad():
+            # A file's ŷ follows from its neighbours one after another; all at once, a few passes come close.
+            y_hat = torch.round(y)
+            for _ in range(CONTEXT_PASSES):
+                y_hat = round_around(y, self.scales_and_means(params, y_hat)[1])
+        scales, means = self.scales_and_means(params, y_hat)
+        y_likelihoods = self.gaussian_conditional.rounded_likelihood(y - means, scales)
+        return means + round_straight_through(y - means), {"y": y_likelihoods, "z": z_likelihoods}

@@ -49,8 +49,8 @@ class BranchTraining(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         codec, objective = self._fixed
         torch.manual_seed(step_seed(self.config.seed, self.global_step, self.global_rank))
-        rounded = self.config.objective.quantization == "straight-through"
-        latent, labels = codec.training_latent(batch.images, rounded), objective.labelled(batch)
+        latent = codec.training_latent(batch.images, self.config.objective.quantization)
+        labels = objective.labelled(batch)
         losses = [
             objective.recognizers[place].weight * part
             for place, branch in self.placed

@@ -102,10 +102,10 @@ class ObjectiveConfig(Section):
     auxiliary_first: BranchFirstConfig | None = Field(
         None, description="the branch learns alone before the codec does; none: from the first step with it"
     )
-    quantization: Literal["noise", "straight-through"] = Field(
+    quantization: Literal["noise", "straight-through", "rounded"] = Field(
         "noise",
-        description="the latent that synthesis and branch see in training: with noise, or rounded with the "
-        "gradient of the unrounded; the rate always keeps the noise",
+        description="what stands for rounding in training: noise; straight-through, where synthesis and "
+        "branch see rounded latents and the rate keeps the noise; or rounded, where the rate is of them, too",
     )
     mse: float = Field(0.0, ge=0, description="share of 255² x mean squared error added to L_task")
     roi_weight: float = Field(

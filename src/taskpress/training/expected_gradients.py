@@ -24,7 +24,6 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
     objective = Objective(config.objective, config.rate, restored.recognizer, config.recognizer_weight)
     teacher = Teacher(restored.recognizer) if not restored.recognizer.task.labels_crops else None
     stream = StepStream(open_sources(config.data.sources), config.data, config.seed, teacher)
-    rounded = config.objective.quantization == "straight-through"
     encoder = list(codec.model.g_a.parameters())
     weights = [*encoder, *(one for one in codec.model.parameters() if all(one is not own for own in encoder))]
     count, clip = sum(weight.numel() for weight in encoder), config.optimizer.clip
@@ -34,7 +33,7 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
         step = restored.step + number
         batch = stream.batch(step).to(encoder[0].device)
         torch.manual_seed(step_seed(config.seed, step))
-        estimate = codec.estimate(batch.images, straight_through=rounded)
+        estimate = codec.estimate(batch.images, quantization=config.objective.quantization)
         pulls = objective.pulls(objective(batch, estimate, restored.branch))
         gradients = torch.stack([_flat(pulls[name], weights) for name in names])
         length = gradients.sum(0).norm()

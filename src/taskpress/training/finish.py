@@ -1,9 +1,11 @@
-"""The synthesis alone, on latents as files hold them: what a codec gains after its training at no bit.
+"""One part of a trained codec goes on alone, on latents as files hold them: what rounding costs, mended.
 
-While a codec is trained with `quantization: noise`, its latent is never rounded, so that gradients pass; g_s
-has not seen what a file decodes to. Here everything that decides a file stays as it is, and g_s goes on by
-the loss that it was trained with, L_task (and mean squared error where that had a share), on quantized
-latents.
+Unless a codec is trained with `quantization: rounded`, parts of it have not seen what a file holds:
+
+entropy    all but g_a and g_s, by the rate. Learned on noise, it expects of every latent the spread of the
+           noise; where most are coded as 0, at low rates, that is a good part of the bits.
+synthesis  g_s, by the loss that it was trained with, L_task (and mean squared error where that had a share).
+           With `quantization: noise` it has never seen a rounded latent. Files stay as long as they are.
 """
 
 from __future__ import annotations
@@ -11,16 +13,18 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import lightning
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from taskpress.coding.codec import Codec, Estimate
+from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError, TrainingError
+from taskpress.coding.estimate import Estimate
 from taskpress.coding.files import atomic_write
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
@@ -33,49 +37,60 @@ from taskpress.training.section import Section
 from taskpress.training.trained import trained_config, without_branch
 from taskpress.training.trainer import build_trainer, step_of
 
+Part = Literal["entropy", "synthesis"]
+DEFAULTS: dict[Part, tuple[int, float]] = {"entropy": (600, 5e-4), "synthesis": (300, 1e-4)}
+"""Steps, and learning rate at the first."""
+
 
 class FinishConfig(Section):
-    steps: int = Field(300, ge=1)
-    learning_rate: float = Field(1e-4, gt=0)
+    part: Part
+    steps: int = Field(ge=1)
+    learning_rate: float = Field(gt=0)
+
+    @classmethod
+    def of(cls, part: Part, steps: int | None = None, learning_rate: float | None = None) -> FinishConfig:
+        """With the part's `DEFAULTS` for what is not given."""
+        usual_steps, usual_rate = DEFAULTS[part]
+        return cls(
+            part=part,
+            steps=usual_steps if steps is None else steps,
+            learning_rate=usual_rate if learning_rate is None else learning_rate,
+        )
 
 
-class SynthesisTraining(lightning.LightningModule):
-    """Trains g_s of `codec`, and nothing else of it, by L_task of `objective`."""
+class PartTraining(lightning.LightningModule):
+    """What both have in common: seeds, logs and the optimizer of `part`, which is all that is trained."""
 
-    def __init__(self, config: RunConfig, settings: FinishConfig, codec: Codec, objective: Objective) -> None:
+    part: torch.nn.Module
+
+    def __init__(self, config: RunConfig, settings: FinishConfig, codec: Codec) -> None:
         super().__init__()
         self.config, self.settings = config, settings
-        # Not children: neither trained nor in a checkpoint. The sender's weights stay, so it freezes once.
-        self._fixed = (copy.deepcopy(codec).eval(), objective)
-        self.synthesis = codec.model.g_s.train()
+        # No child: neither trained nor in a checkpoint. The sender's weights stay, so it freezes once.
+        self._sender = (copy.deepcopy(codec).eval(),)
 
     def on_fit_start(self) -> None:
-        sender, objective = self._fixed
-        sender.to(self.device)
-        objective.to(self.device)
+        self._sender[0].to(self.device)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        sender, objective = self._fixed
         torch.manual_seed(step_seed(self.config.seed, self.global_step, self.global_rank))
-        # As files are coded: the trainer's precision would round some latents otherwise.
-        with torch.autocast(self.device.type, enabled=False):
-            latent = sender.training_latent(batch.images, straight_through=True)
-        x_hat = self.synthesis(latent).float()
-        nothing = x_hat.new_zeros(len(x_hat))
-        estimate = Estimate(x_hat, latent, nothing, nothing[:, None, None].expand(-1, *latent.shape[2:]))
-        terms = objective(batch, estimate, None)
+        terms = self.terms(batch, self._sender[0])
         if not torch.isfinite(terms["loss"]):
             raise TrainingError(
                 f"{self.config.name}: the loss is {terms['loss'].item()} in step {self.global_step + 1}; "
                 "lower --learning-rate, and finish in another folder with -o"
             )
-        for name in ("task", "mse"):
+        for name in ("rate", "task", "mse"):
             if name in terms:
                 self.log(name, terms[name].detach(), prog_bar=True, batch_size=len(batch.images))
         return terms["loss"]
 
+    def terms(self, batch: Batch, sender: Codec) -> dict[str, Tensor]:
+        """The `loss`, and what of it is to be logged."""
+        raise NotImplementedError
+
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam(self.synthesis.parameters(), self.settings.learning_rate)
+        optimizer = torch.optim.Adam(self.part.parameters(), self.settings.learning_rate)
         settings = OptimizerConfig(steps=self.settings.steps, schedule="cosine")
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, learning_rate_factor(settings, self.settings.steps)
@@ -83,27 +98,65 @@ class SynthesisTraining(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def finish(
-    names: Sequence[str], folder: Path, settings: FinishConfig = FinishConfig(), command: str = ""
-) -> Iterator[Path]:
-    """Lets the synthesis of codecs that were trained here go on; resumes, and keeps what is finished.
+class EntropyTraining(PartTraining):
+    """Trains all of `codec` but its transforms, by the rate of rounded latents."""
+
+    def __init__(self, config: RunConfig, settings: FinishConfig, codec: Codec) -> None:
+        super().__init__(config, settings, codec)
+        self._model = (codec.model.train(),)
+        own = {name: child for name, child in codec.model.named_children() if name not in ("g_a", "g_s")}
+        self.part = torch.nn.ModuleDict(own)
+
+    def terms(self, batch: Batch, sender: Codec) -> dict[str, Tensor]:
+        # As files are coded: the trainer's precision would round some latents otherwise.
+        with torch.autocast(self.device.type, enabled=False):
+            likelihoods = self._model[0].rounded_likelihoods(sender.unquantized_latent(batch.images))
+        bits = -(torch.log2(likelihoods["y"]).sum() + torch.log2(likelihoods["z"]).sum())
+        count, _, height, width = batch.images.shape
+        rate = bits / (count * height * width)
+        return {"loss": rate, "rate": rate}
+
+
+class SynthesisTraining(PartTraining):
+    """Trains g_s of `codec`, and nothing else of it, by L_task of `objective`."""
+
+    def __init__(self, config: RunConfig, settings: FinishConfig, codec: Codec, objective: Objective) -> None:
+        super().__init__(config, settings, codec)
+        self._objective = objective
+        self.part = codec.model.g_s.train()
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        self._objective.to(self.device)
+
+    def terms(self, batch: Batch, sender: Codec) -> dict[str, Tensor]:
+        with torch.autocast(self.device.type, enabled=False):
+            latent = sender.training_latent(batch.images, "rounded")
+        x_hat = self.part(latent).float()
+        nothing = x_hat.new_zeros(len(x_hat))
+        estimate = Estimate(x_hat, latent, nothing, nothing[:, None, None].expand(-1, *latent.shape[2:]))
+        return self._objective(batch, estimate, None)
+
+
+def finish(names: Sequence[str], folder: Path, settings: FinishConfig, command: str = "") -> Iterator[Path]:
+    """Lets a part of codecs that were trained here go on; resumes, and keeps what is finished.
 
     names:  shipped codecs or files; their cards say recognizer, pictures, loss and seed. The crops are those
             that their trainings would have seen next
     folder: gets NAME.safetensors, and checkpoints and logs in finish/NAME
 
     Yields each file when it is there. Raises ConfigError, before anything is trained, for a codec whose card
-    holds no training, that is finished already, or whose place in the folder another has.
+    holds no training, whose part is finished already, or whose place in the folder another has.
     """
     todo = [_trained(name, folder, settings) for name in names]
     places = [one.target for one in todo]
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise ConfigError(f"two codecs would become {twice}; finish them apart, each with its own -o")
-    specs = dict.fromkeys(spec for one in todo for spec in recognizers_of(one.config))
-    known = {spec: load_recognizer(expand(spec)) for spec in specs}
-    for one in todo:
+    judges = [recognizers_of(one.config) if settings.part == "synthesis" else [] for one in todo]
+    known = {spec: load_recognizer(expand(spec)) for spec in dict.fromkeys(chain(*judges))}
+    for one, specs in zip(todo, judges, strict=True):
         if not one.target.exists():
-            _finish(one, folder, settings, [known[spec] for spec in recognizers_of(one.config)], command)
+            _finish(one, folder, settings, [known[spec] for spec in specs], command)
         yield one.target
 
 
@@ -122,48 +175,48 @@ def _finish(
 ) -> None:
     codec, own = one.codec, folder / "finish" / one.config.name
     _claim(own / "settings.json", one.told)
-    # The auxiliary loss has no gradient at the synthesis.
-    objective = without_branch(one.config, recognizers)
-    config = one.config.model_copy(update={"objective": objective.config})
-    teachers = [teacher_of(config, recognizer) for recognizer in recognizers] or [None]
+    config, module = one.config, _module(one, settings, recognizers)
+    teachers = [teacher_of(module.config, recognizer) for recognizer in recognizers] or [None]
     data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=one.steps)
-    module = SynthesisTraining(config, settings, codec, objective)
     last = own / "checkpoints" / "last.ckpt"
-    trainer = build_trainer(
-        config.trainer, config.optimizer.clip, settings.steps, f"{config.name}: g_s", own, step_of(last)
-    )
+    title = f"{config.name}: {settings.part}"
+    trainer = build_trainer(config.trainer, config.optimizer.clip, settings.steps, title, own, step_of(last))
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
     if trainer.is_global_zero:
         card = {
             **codec.card,
-            "settings": settings_digest(
-                one.config,
-                one.steps,
-                codec.card.get("settings"),
-                one.told["steps"],
-                one.told["learning_rate"],
-            ),
-            "finish": {**one.told, "command": command},
+            "settings": settings_digest(config, one.steps, codec.card.get("settings"), settings.model_dump()),
+            "finish": {**codec.card.get("finish", {}), settings.part: {**one.told, "command": command}},
         }
         codec.cpu().eval().save(one.target, half=config.codec.half, card=card)
     trainer.strategy.barrier()
 
 
+def _module(one: _Trained, settings: FinishConfig, recognizers: Sequence[Recognizer]) -> PartTraining:
+    if settings.part == "entropy":
+        return EntropyTraining(one.config, settings, one.codec)
+    # The auxiliary loss has no gradient at the synthesis.
+    objective = without_branch(one.config, recognizers)
+    config = one.config.model_copy(update={"objective": objective.config})
+    return SynthesisTraining(config, settings, one.codec, objective)
+
+
 def _trained(name: str, folder: Path, settings: FinishConfig) -> _Trained:
     codec = Codec.load(name)
     config, steps = trained_config(codec, name)
-    if "finish" in codec.card:
-        raise ConfigError(f"{name}: is finished already; give the codec that it was made of")
-    if config.objective.task == "none" and config.objective.mse == 0:
+    part = settings.part
+    if part in codec.card.get("finish", {}):
+        raise ConfigError(f"{name}: its {part} is finished already; give the codec that it was made of")
+    if part == "synthesis" and config.objective.task == "none" and config.objective.mse == 0:
         raise ConfigError(
             f"{name}: was trained by its auxiliary loss alone, which does not reach the synthesis"
         )
     target = folder / f"{config.name}.safetensors"
-    told = {**settings.model_dump(), "of": codec.fingerprint}
+    told = {**settings.model_dump(exclude={"part"}), "of": codec.fingerprint}
     if target.exists():
-        finished = Codec.load(target).card.get("finish", {})
+        finished = Codec.load(target).card.get("finish", {}).get(part, {})
         if any(finished.get(key) != value for key, value in told.items()):
             raise ConfigError(f"{target}: holds another codec; choose another folder with -o")
     return _Trained(codec, config, steps, target, told)

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from taskpress.auxiliary.branch import AuxiliaryBranch, Heads, Lesson
 from taskpress.auxiliary.named import build_auxiliary
-from taskpress.coding.codec import Codec, Estimate
+from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError, TrainingError
+from taskpress.coding.estimate import Estimate
 from taskpress.recognition.protocol import HeadedRecognizer, Recognizer, SoftHeadedRecognizer
 from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig
@@ -88,8 +89,7 @@ class CodecTraining(lightning.LightningModule):
     def _judge(self, batch: Batch, explore: torch.Generator | None) -> tuple[dict[str, Tensor], Estimate]:
         # Noise depends on (seed, step) alone: equal for the arms that are compared, and after a resume.
         torch.manual_seed(self._step_seed)
-        rounded = self.config.objective.quantization == "straight-through"
-        estimate = self.codec.estimate(batch.images, explore, straight_through=rounded)
+        estimate = self.codec.estimate(batch.images, explore, self.config.objective.quantization)
         branches = iter(self.further_branches)
         further = [next(branches) if there else None for there in self._places]
         return self.objective(batch, estimate, self.branch, further), estimate  # type: ignore[arg-type]

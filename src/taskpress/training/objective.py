@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 from taskpress.auxiliary.branch import AuxiliaryBranch, Lesson
 from taskpress.auxiliary.features import relative_squared_error
-from taskpress.coding.codec import Estimate
 from taskpress.coding.errors import RecognizerError
+from taskpress.coding.estimate import Estimate
 from taskpress.recognition.protocol import Recognizer, SoftRecognizer
 from taskpress.targets import Target
 from taskpress.training.allocation import roi_weighted_mse
@@ -110,8 +110,8 @@ class Objective:
 
         `gradient/task` (with the share of MSE), `gradient/aux`, `gradient/rate`; `gradient/cosine` between
         the first two: above 0 where the auxiliary loss asks for what the task asks for. No `gradient/rate`
-        with an allocator, where the rate is that of Ẑ times its gains, nor with straight-through rounding,
-        where it is that of noise. Call it before the backward pass of `loss`; the graph is kept.
+        with an allocator, where the rate is that of Ẑ times its gains, nor where Ẑ is rounded: the rate
+        reaches the latent beside it. Call it before the backward pass of `loss`; the graph is kept.
         """
         found = {}
         for name, pull in self.pulls(terms).items():

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from taskpress.coding.codec import Codec, Estimate
+from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
+from taskpress.coding.estimate import Estimate
 from taskpress.coding.refinement import Distortion, Refinement
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
