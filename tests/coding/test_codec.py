@@ -170,22 +170,23 @@ def test_straight_through_shows_what_is_coded_and_keeps_rate_and_gradients(codec
     assert gradient.abs().sum() > 0, "rounding ends the gradient"
 
 
-def test_rounded_training_sees_the_rate_and_the_latent_of_files() -> None:
-    """Of a codec for few bits, on a picture of its kind: noise would cost far more than a file does."""
-    codec, image = Codec.load("scenes-task-q1"), Scenes("test", 1)[0].image
-    coded = codec.estimate(to_tensor(image)[None])
+@pytest.mark.parametrize(("name", "away"), [("scenes-task-q1", 0.01), ("scenes-task-q4", 0.07)])
+def test_rounded_training_sees_the_rate_and_the_latent_of_files(name: str, away: float) -> None:
+    """Where noise costs more than a file does. `away`: share of ŷ that the context takes elsewhere."""
+    codec = Codec.load(name)
+    batch = torch.stack([to_tensor(Scenes("test", 2)[i].image) for i in range(2)])
+    coded = codec.estimate(batch)
     codec.train()
     torch.manual_seed(2)
-    noisy, rounded = (
-        codec.estimate(to_tensor(image)[None], quantization=way) for way in ("straight-through", "rounded")
-    )
-    of_files = (one.rate.item() / coded.rate.item() for one in (noisy, rounded))
-    assert next(of_files) > 1.3 and abs(next(of_files) - 1) < 0.05
-    away = [(one.latent - coded.latent).abs().gt(0.5).float().mean() for one in (noisy, rounded)]
-    assert away[1] < 0.01 and away[1] < away[0]
-    (rounded.rate.mean() + (rounded.x_hat - 0.5).square().mean()).backward()
-    for name, parameter in codec.named_parameters():
-        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), name
+    noisy, rounded = (codec.estimate(batch, quantization=way) for way in ("straight-through", "rounded"))
+    rates = [one.rate.mean().item() / coded.rate.mean().item() for one in (noisy, rounded)]
+    assert rates[0] > 1.1 and abs(rates[1] - 1) < 0.03
+    moved = [(one.latent - coded.latent).abs().gt(0.5).float().mean() for one in (noisy, rounded)]
+    assert moved[1] < min(away, moved[0])
+    rounded.rate.mean().backward()
+    for part, parameters in codec.model.named_parameters():
+        reached = parameters.grad is not None and bool(parameters.grad.abs().sum() > 0)
+        assert reached != part.startswith("g_s."), part
 
 
 def test_mixed_precision_leaves_the_rate_alone(lively, picture) -> None:

@@ -47,7 +47,7 @@ def preset(**changes: Any) -> Preset:
             "recognizer": "scenes",
             "codec": {"channels": 8},
             "data": {"sources": ["scenes:4"], "patch": 64},
-            "objective": {"task": "features", "allocation_width": 8},
+            "objective": {"task": "features", "allocation_width": 8, "quantization": "rounded"},
             "optimizer": {"steps": STEPS, "learning_rate": 1e-3, "auxiliary_learning_rate": 5e-3},
             "rates": [0.5],
             "arms": ARMS,

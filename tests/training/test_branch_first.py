@@ -123,9 +123,9 @@ def test_it_learns_on_the_latent_of_training(monkeypatch: pytest.MonkeyPatch) ->
     images = torch.rand(1, 3, 70, 64, generator=torch.Generator().manual_seed(1))
     for place in ("codec", "hyperprior", "entropy_models"):
         monkeypatch.setattr(f"taskpress.coding.{place}.add_noise", lambda x: x + 0.25)
-    ways: tuple[Quantization, Quantization] = ("noise", "straight-through")
+    ways: tuple[Quantization, ...] = ("noise", "straight-through", "rounded")
     for quantization in ways:
-        # Rounded around the very means of coding, which training with straight-through takes from noise.
+        # Rounded around the very means of coding, where training takes those of noise or comes close.
         estimate = codec.train(quantization == "noise").estimate(images)
         assert estimate.decision is not None and estimate.decision.gain.std() > 0.1
         ours = codec.training_latent(images, quantization)

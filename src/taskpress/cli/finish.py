@@ -37,7 +37,7 @@ def finish(
     synthesis` lets the decoder go on by the loss it was trained with, at no bit.
     Recognizer, pictures and loss are those on the codec's card. What comes out is
     another codec, by another fingerprint: it does not decode files of the one it
-    was made of.
+    was made of. For both, begin with the entropy model, which moves latents.
 
     Example: taskpress finish runs/scenes/codecs/*.safetensors -o runs/scenes/finished
     """

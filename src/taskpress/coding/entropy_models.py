@@ -1,6 +1,6 @@
 """How likely a quantized value is: the factorized prior of the hyper-latent and the conditional Gaussian.
 
-Both quantize by additive uniform noise while training and by rounding otherwise, and bound likelihoods from
+Both round, or have in training what stands for it (`hyperprior.Quantization`), and bound likelihoods from
 below by 1e-9 (Ballé et al. 2018). Parameter names are CompressAI's. The noise is drawn from torch's global
 generator, so that a seed fixes a training run.
 """
@@ -54,8 +54,8 @@ class EntropyBottleneck(nn.Module):
 
     `quantiles` [C, 1, 3] holds the 5e-10 quantile, the median and the 1 - 5e-10 quantile of every channel.
     Only the median matters: values are rounded around it. It is found by bisection, not by an auxiliary
-    optimizer, whenever a bottleneck that was trained enters evaluation mode; one that was only loaded keeps
-    the quantiles it came with.
+    optimizer, whenever a bottleneck that was trained enters evaluation mode, and in training where values are
+    rounded; one that was only loaded keeps the quantiles it came with.
     """
 
     WIDTHS = (1, 3, 3, 3, 3, 1)
@@ -102,21 +102,22 @@ class EntropyBottleneck(nn.Module):
         """P(x - ½ < value ≤ x + ½), at least 1e-9, for x [B, C, H, W]."""
         values = x.transpose(0, 1).reshape(self.channels, 1, -1)
         with torch.autocast(x.device.type, enabled=False):
-            upper = torch.sigmoid(self.logits_cumulative(values + 0.5))
-            lower = torch.sigmoid(self.logits_cumulative(values - 0.5))
-        bounded = lower_bound(upper - lower, LIKELIHOOD_BOUND)
+            upper = self.logits_cumulative(values + 0.5)
+            lower = self.logits_cumulative(values - 0.5)
+            # Both on the lower tail, where sigmoid keeps its precision.
+            side = torch.where(upper + lower > 0, -1.0, 1.0).to(x.dtype)
+            mass = (torch.sigmoid(side * upper) - torch.sigmoid(side * lower)).abs()
+        bounded = lower_bound(mass, LIKELIHOOD_BOUND)
         batch, channels, height, width = x.shape
         return bounded.reshape(channels, batch, height, width).transpose(0, 1)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """x [B, C, H, W] → (quantized x, likelihoods), both of x's shape."""
-        if self.training:
-            return self.noisy(x)
+        """x [B, C, H, W] → (x as it is coded, likelihoods), both of x's shape."""
         quantized = round_around(x, self.medians)
         return quantized, self.likelihood(quantized)
 
     def noisy(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """`forward` as in training, whatever the mode."""
+        """x [B, C, H, W] with noise in place of rounding, and its likelihoods."""
         self.stale = self.stale or self.training
         quantized = add_noise(x)
         return quantized, self.likelihood(quantized)
@@ -185,6 +186,6 @@ class GaussianConditional(nn.Module):
         return centred(torch.round(distance).detach()) * slope_of_noise(centred, distance)
 
     def forward(self, x: Tensor, scales: Tensor, means: Tensor) -> tuple[Tensor, Tensor]:
-        """(quantized x, likelihoods), both of x's shape."""
-        quantized = add_noise(x) if self.training else round_around(x, means)
+        """(x as it is coded, likelihoods), both of x's shape."""
+        quantized = round_around(x, means)
         return quantized, self.likelihood(quantized, scales, means)

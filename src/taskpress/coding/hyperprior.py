@@ -25,8 +25,10 @@ Quantization = Literal["noise", "straight-through", "rounded"]
 noise             uniform noise, for synthesis and rate (Ballé et al. 2018)
 straight-through  the synthesis gets y rounded around the mean of a noisy context, with the gradient of y; the
                   rate is that of noise (Minnen and Singh, “Channel-wise autoregressive entropy models”, 2020)
-rounded           ŷ and ẑ are what files hold, with the gradients of y and z, and so is their rate; its
-                  gradient is the one that it has with noise (`entropy_models.slope_of_noise`)
+rounded           ŷ, ẑ and the rate are those of files, but for a context that is found in a few passes.
+                  ŷ and ẑ have the gradients of y and z; the rate has for y - mean and for z the gradient that
+                  it has with noise, in expectation (`entropy_models.slope_of_noise`), for the scales its own,
+                  and passes none to y by the context
 """
 
 CONTEXT_PASSES = 3

@@ -99,7 +99,8 @@ class PartTraining(lightning.LightningModule):
 
 
 class EntropyTraining(PartTraining):
-    """Trains all of `codec` but its transforms, by the rate of rounded latents."""
+    """Trains all of `codec` but its transforms, by the rate of rounded latents; of an allocator's map, which
+    stays as long as it is, that says nothing."""
 
     def __init__(self, config: RunConfig, settings: FinishConfig, codec: Codec) -> None:
         super().__init__(config, settings, codec)
@@ -135,7 +136,8 @@ class SynthesisTraining(PartTraining):
         x_hat = self.part(latent).float()
         nothing = x_hat.new_zeros(len(x_hat))
         estimate = Estimate(x_hat, latent, nothing, nothing[:, None, None].expand(-1, *latent.shape[2:]))
-        return self._objective(batch, estimate, None)
+        terms = self._objective(batch, estimate, None)
+        return {name: term for name, term in terms.items() if name != "rate"}
 
 
 def finish(names: Sequence[str], folder: Path, settings: FinishConfig, command: str = "") -> Iterator[Path]:
@@ -174,7 +176,7 @@ def _finish(
     one: _Trained, folder: Path, settings: FinishConfig, recognizers: Sequence[Recognizer], command: str
 ) -> None:
     codec, own = one.codec, folder / "finish" / one.config.name
-    _claim(own / "settings.json", one.told)
+    _claim(own / "settings.json", {**settings.model_dump(), **one.told})
     config, module = one.config, _module(one, settings, recognizers)
     teachers = [teacher_of(module.config, recognizer) for recognizer in recognizers] or [None]
     data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=one.steps)
@@ -187,9 +189,19 @@ def _finish(
     if trainer.is_global_zero:
         card = {
             **codec.card,
-            "settings": settings_digest(config, one.steps, codec.card.get("settings"), settings.model_dump()),
-            "finish": {**codec.card.get("finish", {}), settings.part: {**one.told, "command": command}},
+            "settings": settings_digest(
+                config,
+                one.steps,
+                codec.card.get("settings"),
+                settings.part,
+                settings.steps,
+                settings.learning_rate,
+            ),
+            "finish": {**_finished(codec), settings.part: {**one.told, "command": command}},
         }
+        if settings.part == "entropy":
+            # One that was resumed at its last step has not made them stale.
+            codec.model.entropy_bottleneck.fit_quantiles()
         codec.cpu().eval().save(one.target, half=config.codec.half, card=card)
     trainer.strategy.barrier()
 
@@ -207,7 +219,7 @@ def _trained(name: str, folder: Path, settings: FinishConfig) -> _Trained:
     codec = Codec.load(name)
     config, steps = trained_config(codec, name)
     part = settings.part
-    if part in codec.card.get("finish", {}):
+    if part in _finished(codec):
         raise ConfigError(f"{name}: its {part} is finished already; give the codec that it was made of")
     if part == "synthesis" and config.objective.task == "none" and config.objective.mse == 0:
         raise ConfigError(
@@ -216,10 +228,17 @@ def _trained(name: str, folder: Path, settings: FinishConfig) -> _Trained:
     target = folder / f"{config.name}.safetensors"
     told = {**settings.model_dump(exclude={"part"}), "of": codec.fingerprint}
     if target.exists():
-        finished = Codec.load(target).card.get("finish", {}).get(part, {})
+        finished = _finished(Codec.load(target)).get(part, {})
         if any(finished.get(key) != value for key, value in told.items()):
             raise ConfigError(f"{target}: holds another codec; choose another folder with -o")
     return _Trained(codec, config, steps, target, told)
+
+
+def _finished(codec: Codec) -> dict[str, Any]:
+    """What was done by part, as the card says."""
+    finish = codec.card.get("finish", {})
+    # Cards of taskpress before there was more than one part.
+    return {"synthesis": finish} if "of" in finish else finish
 
 
 def _claim(path: Path, told: dict[str, Any]) -> None:

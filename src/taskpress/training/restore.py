@@ -65,7 +65,7 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
         raise DataError(
             f"{checkpoint}: no checkpoint of {config.name}, or a damaged one; train it anew"
         ) from error
-    # Training leaves the medians of the latent's prior as they were; codec files get them when saved.
+    # A checkpoint's medians of the latent's prior are those of before its last step, or older.
     codec.model.entropy_bottleneck.fit_quantiles()
     training.to(device).eval()
     if isinstance(recognizers[0], nn.Module):
