@@ -8,7 +8,7 @@ by the latent alone, for this one picture; weights, format and decoder stay as t
 “Content adaptive optimization for neural image compression”, 2019; Yang et al., “Improving inference for
 neural image compression”, NeurIPS 2020; for machines Le et al., “Learned image coding for machines: a
 content-adaptive approach”, ICME 2021). x̂ is what the file of that moment would decode to, rounded as it is
-coded, with the gradient of what is unrounded; R is that of a noisy latent, as in training.
+coded, with the gradient of what is unrounded; R is that of a noisy latent.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _decoded(coder: LatentCoder, latent: Tensor, picture: Tensor, gain: Tensor |
 
 
 def _noisy_rate(model: HyperpriorModel, latent: Tensor, picture: Tensor) -> Tensor:
-    """R in bits per pixel, as training has it."""
+    """R in bits per pixel, with noise in place of rounding."""
     likelihoods = model.noisy_likelihoods(latent)
     bits = -(torch.log2(likelihoods["y"]).sum() + torch.log2(likelihoods["z"]).sum())
     return bits / (picture.shape[2] * picture.shape[3])
