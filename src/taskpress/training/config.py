@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
     Field,
+    PositiveFloat,
     TypeAdapter,
     ValidationError,
     model_validator,
@@ -37,13 +38,17 @@ START = "start"
 """The arm of trainings that the others begin from."""
 
 
-def _increasing(rates: list[float]) -> list[float]:
-    if rates != sorted(rates):
-        raise ValueError(f"{rates} is not in increasing order")
-    return rates
+Numbers = TypeVar("Numbers", list[float], tuple[float, float])
 
 
-Rates = Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=1), AfterValidator(_increasing)]
+def _increasing(numbers: Numbers) -> Numbers:
+    if list(numbers) != sorted(numbers):
+        raise ValueError(f"{list(numbers)} is not in increasing order")
+    return numbers
+
+
+Rates = Annotated[list[PositiveFloat], Field(min_length=1), AfterValidator(_increasing)]
+Factors = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_increasing)]
 
 
 class CodecConfig(Section):
@@ -68,6 +73,18 @@ class DataConfig(Section):
     long_side: int | None = Field(None, ge=16, description="pictures are first scaled to this long side")
     patch: int = Field(256, ge=64, multiple_of=64, description="side of the random square crop")
     flip: bool = True
+    scale: Factors | None = Field(
+        None,
+        description="each picture is scaled by a factor between these two before it is cropped, all ratios "
+        "equally likely; none: pictures keep their size",
+    )
+    jitter: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="brightness, contrast and saturation of each crop are multiplied by factors between "
+        "1 - jitter and 1 + jitter; labels stay those of the picture as it is",
+    )
     batch: int = Field(1, ge=1)
     workers: int = Field(0, ge=0, description="processes that read pictures; 0 reads in the training process")
 

@@ -23,6 +23,7 @@ from taskpress.datasets.scenes import Scenes
 from taskpress.detections import Crop
 from taskpress.progress import tracked
 from taskpress.targets import Target
+from taskpress.training.augmentation import jittered, scaled
 from taskpress.training.config import DataConfig, expand
 from taskpress.training.teacher import Teacher
 
@@ -87,8 +88,8 @@ def open_sources(sources: list[str | dict[str, str]]) -> Mixture:
 class StepStream(IterableDataset[Batch]):
     """The batches of steps `first_step`, `first_step` + 1, … without end.
 
-    Epoch e visits the pictures in a permutation drawn from (seed, e); the crop and the flip of the i-th
-    picture overall are drawn from (seed, i). With several ranks, each takes its own part of every step.
+    Epoch e visits the pictures in a permutation drawn from (seed, e); scale, crop, flip and jitter of the
+    i-th picture overall are drawn from (seed, i). With several ranks, each takes its own part of every step.
     """
 
     def __init__(
@@ -133,6 +134,10 @@ class StepStream(IterableDataset[Batch]):
         rng = np.random.default_rng([self.seed, 1, draw])
         image = self.picture(self._index(draw))
         labels = [None if teacher is None else teacher.labels(image) for teacher in self.teachers]
+        # Drawn apart, so that crops are those of a training without augmentation.
+        variety = np.random.default_rng([self.seed, 2, draw])
+        if self.config.scale is not None:
+            image, labels = scaled(image, labels, self.config.scale, variety)
         patch = self.config.patch
         height, width = image.shape[:2]
         if height < patch or width < patch:
@@ -147,7 +152,8 @@ class StepStream(IterableDataset[Batch]):
             crop = crop[:, ::-1]
         window = Crop(x, y, patch, patch)
         cut = [None if label is None else label.cropped(window, flip) for label in labels]
-        return to_tensor(np.ascontiguousarray(crop)), cut
+        pixels = to_tensor(np.ascontiguousarray(crop))
+        return jittered(pixels, self.config.jitter, variety) if self.config.jitter else pixels, cut
 
     def _index(self, draw: int) -> int:
         epoch, position = divmod(draw, len(self.pictures))
