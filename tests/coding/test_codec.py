@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -189,14 +190,15 @@ def test_rounded_training_sees_the_rate_and_the_latent_of_files(name: str, away:
         assert reached != part.startswith("g_s."), part
 
 
-def test_mixed_precision_leaves_the_rate_alone(lively, picture) -> None:
+@pytest.mark.parametrize("quantization", ["noise", "straight-through", "rounded"])
+def test_mixed_precision_leaves_the_rate_alone(lively, picture, quantization: Any) -> None:
     codec = copy.deepcopy(lively("cheng2020-attention")).train()
     batch = to_tensor(picture(64, 64))[None]
     estimates = []
     for mixed in (False, True):
         torch.manual_seed(0)
         with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            estimates.append(codec.estimate(batch))
+            estimates.append(codec.estimate(batch, quantization=quantization))
     full, half = estimates
     assert half.x_hat.dtype == half.latent.dtype == half.rate.dtype == torch.float32
     assert not torch.equal(half.latent, full.latent), "nothing ran in bfloat16"
