@@ -11,8 +11,9 @@ from taskpress.evaluation.seeds import M, OperatingPoint, Repeats
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, readable with any colour vision; marker and dash repeat the distinction in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# Okabe and Ito's palette, readable with any colour vision, with Tol's wine in place of a second blue; marker
+# and dash repeat the distinction in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#882255", "#000000")
 _GREYS = ("0.15", "0.35", "0.5", "0.6", "0.7")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":")
@@ -62,10 +63,10 @@ def draw_curve(
 
 
 def rate_axis(ax: Axes, rates: Sequence[float], label: str) -> None:
-    """The axes under `draw_curve`: rates logarithmic where they span more than a factor of six."""
+    """The axes under `draw_curve`: rates logarithmic where they span more than a factor of three."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
-    if rates and max(rates) > 6 * min(rates):
+    if rates and max(rates) > 3 * min(rates):
         ax.set_xscale("log")
         steps = [1, 2, 3, 5, 7] if max(rates) < 30 * min(rates) else [1, 2, 5]
         ax.xaxis.set_major_locator(LogLocator(subs=steps))
@@ -73,7 +74,6 @@ def rate_axis(ax: Axes, rates: Sequence[float], label: str) -> None:
         ax.xaxis.set_minor_formatter(NullFormatter())
     elif rates:
         ax.set_xlim(left=0)
-    ax.set_ylim(bottom=0)
     ax.set_xlabel(label)
     ax.grid(color="0.9", linewidth=0.7)
     ax.set_axisbelow(True)

@@ -25,7 +25,12 @@ class Metric(NamedTuple):
 def _pair(key: str, name: str) -> tuple[Metric, Metric]:
     return (
         Metric(key, name, name, f"{name} against the annotations"),
-        Metric(f"teacher_{key}", f"teacher {name}", name, f"{name} against the recognizer's own labels"),
+        Metric(
+            f"teacher_{key}",
+            f"teacher {name}",
+            f"teacher {name}",
+            f"{name} against what the recognizer sees uncompressed",
+        ),
     )
 
 

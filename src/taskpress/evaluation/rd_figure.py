@@ -58,7 +58,7 @@ def rd_figure(comparison: Comparison) -> bytes:
 def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
     drawn = {True: 0, False: 0}
     for name, repeats in comparison.repeats.items():
-        label = f"{name} (anchor)" if name == comparison.anchor and len(comparison.curves) > 1 else name
+        label = f"{name} (reference)" if name == comparison.anchor and len(comparison.curves) > 1 else name
         learned = comparison.curves[name][0].learned
         draw_curve(ax, drawn[learned], label, repeats, metric.key, learned)
         drawn[learned] += 1
@@ -67,6 +67,11 @@ def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
     if limit is not None:
         ax.axhline(limit, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="uncompressed", zorder=0)
     rate_axis(ax, _rates(comparison.curves, metric), "bits per pixel, real files")
+    scores = [score for one in _all(comparison.curves) if (score := one.scores.get(metric.key)) is not None]
+    if scores:
+        lowest, highest = min(scores), max([*scores, *([] if limit is None else [limit])])
+        margin = 0.25 * (highest - lowest)
+        ax.set_ylim(max(0.0, lowest - margin), highest + 0.2 * margin + 0.5)
     ax.set_title(metric.title, fontsize=10)
     ax.set_ylabel(metric.axis)
 

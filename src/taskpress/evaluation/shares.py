@@ -110,6 +110,7 @@ def shares_figure(shares: Shares) -> bytes:
     area = 100 * shares.shares[0].area
     ax.axhline(area, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="share of the area", zorder=0)
     rate_axis(ax, [share.bpp for share in shares.shares], "bits per pixel, by the codec's own model")
+    ax.set_ylim(0, 1.15 * max(area, *(100 * share.share for share in shares.shares)))
     ax.set_ylabel("share of bits inside boxes, %")
     scaled = f", long side {shares.resize}" if shares.resize else ""
     ax.set_title(
