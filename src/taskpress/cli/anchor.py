@@ -47,7 +47,7 @@ def anchor(
     JPEG is written with fitted tables, progressive, 4:2:0; WebP with method 6;
     AVIF at speed 4, 4:2:0; JPEG XL with effort 7; HEIC (HEVC intra) by x265,
     preset slow, 4:2:0. Files carry no colour profile and no EXIF. The last two
-    need packages of their own: pip install 'taskpress[anchors]'.
+    need packages of their own: pip install 'taskpress\\[anchors]'.
 
     Example: taskpress anchor avif --quality 20,30,40,50 --images val2017
     --annotations instances_val2017.json --recognizer onnx:yolox_nano.onnx
