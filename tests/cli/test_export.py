@@ -47,6 +47,9 @@ def test_figures_follow_the_weights(
     assert card["fingerprint"] == given.fingerprint
     if half:
         assert given.fingerprint != codec.fingerprint and card["figures"] == []
+        assert "no figures" in outcome.err
+        again = taskpress("export", codec_file, "-o", tmp_path / "out", "--name", "given", "--half")
+        assert again.code == 0, "of the same weights, rounded"
     else:
         assert given.fingerprint == codec.fingerprint
         assert [(f["bpp"], f["ap"]) for f in card["figures"]] == [(0.25, 12.5)]

@@ -31,7 +31,12 @@ def test_anchors_then_compare(world: Path) -> None:
     expected = sorted(f"{name}{ending}" for name in names for ending in (".json", ".matches.npz"))
     assert sorted(path.name for path in results.iterdir()) == expected
     assert json.loads((results / "webp-q40.json").read_text())["fidelity"]["psnr"] > 20
-    call("anchor", "webp", "--quality", 40, *data_options(world), "--no-fidelity", "-o", results)
+    again = ["anchor", "webp", "--quality", "40", *data_options(world), "--no-fidelity", "-o", results]
+    with pytest.raises(ConfigError, match=r"webp-q40\.json.*--skip.*--force"):
+        call(*again)
+    assert call(*again, "--skip", "--json").stdout == "[]\n"
+    assert json.loads((results / "webp-q40.json").read_text())["fidelity"] is not None
+    call(*again, "--force")
     assert json.loads((results / "webp-q40.json").read_text())["fidelity"] is None
     outcome = call("compare", results, "-o", world / "out", "--anchor", "jpeg", "--json")
     printed = json.loads(outcome.stdout)
@@ -105,6 +110,9 @@ def test_a_codec_with_an_allocator_says_what_that_costs_and_shows_its_map(
     assert (encoder["parameters"], encoder["macs_per_pixel"]) == codec.encoder_cost()
     # A map of middle levels alone is one word in every file.
     assert own["map_bpp"] == pytest.approx(32 / (64 * 80))
+    call("evaluate", path, *data_options(world), "--tile", 64, "-o", world / "tiled.json")
+    tiled = json.loads((world / "tiled.json").read_text())["encoder"]["allocator"]
+    assert tiled["map_bpp"] == pytest.approx(2 * own["map_bpp"]), "one word in each of two tiles"
     assert f"{own['parameters']} · " in call("compare", output, "-o", world / "out").stdout
     told = json.loads(call("info", path, "--json").stdout)
     assert told["allocator"]["kind"] == "roi" and told["allocator"]["parameters"] == own["parameters"]
@@ -134,6 +142,9 @@ def test_misuse_is_refused_before_anything_is_written(world: Path, codec_file: P
         call("anchor", "jpeg", "--quality", ",", *options)
     with pytest.raises(ConfigError, match="folder"):
         call("anchor", "jpeg", "--quality", "30,40", *data_options(world), "-o", world / "one.json")
+    (world / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be made a folder"):
+        call("anchor", "jpeg", "--quality", "30", *data_options(world), "-o", world / "file")
     with pytest.raises(ConfigError, match="--device nowhere"):
         call("evaluate", codec_file, *options, "--device", "nowhere")
     with pytest.raises(ConfigError, match="overwrite"):
@@ -149,4 +160,4 @@ def test_misuse_is_refused_before_anything_is_written(world: Path, codec_file: P
     (world / "pictures" / "2.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"2\.png"):
         call("evaluate", codec_file, *options)
-    assert not output.exists()
+    assert not output.exists() or not list(output.iterdir())

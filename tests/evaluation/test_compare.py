@@ -73,6 +73,16 @@ def test_different_experiments_do_not_mix(make_result: Make, field: str, value: 
         compare([ours, other])
 
 
+def test_other_pictures_of_the_same_name_do_not_mix(make_result: Make) -> None:
+    ours = make_result("task", 1, 0.1, 10.0)
+    sizes = [{"id": 1, "bits": 800, "pixels": 4000}, {"id": 2, "bits": 640, "pixels": 4001}]
+    with pytest.raises(DataError, match=r"'task-q1' and 'task-q2' coded different pictures"):
+        compare([ours, make_result("task", 2, 0.2, 12.0, pictures=sizes)])
+    with pytest.raises(DataError, match=r"uncompressed, ap was 28\.0 for 'task-q1' and 29\.0 for 'task-q2'"):
+        compare([ours, make_result("task", 2, 0.2, 12.0, uncompressed_ap=29.0)])
+    compare([ours, make_result("task", 2, 0.2, 12.0, uncompressed_ap=28.2)])
+
+
 def test_unknown_anchor_lists_the_curves(make_result: Make) -> None:
     with pytest.raises(ConfigError, match=r"'x265'.*jpeg"):
         compare(curve(make_result, "jpeg", 1.0), "x265")

@@ -88,6 +88,13 @@ def test_result_survives_its_file_and_has_the_agreed_keys(tmp_path: Path) -> Non
     path = tmp_path / "png.json"
     result.write(path)
     assert Result.read(path) == result
+    worse = evaluate(anchor("jpeg", 2), Squares(), ColourDetector())
+    worse.write(tmp_path / "jpeg.json")
+    (tmp_path / "jpeg.matches.npz").replace(path.with_name("png.matches.npz"))
+    with pytest.raises(DataError, match=r"png\.matches\.npz.*another measurement; remove it"):
+        Result.read(path)
+    (tmp_path / "jpeg.json").unlink()
+    result.write(path)
     assert set(json.loads(path.read_text())) >= {
         "schema", "curve", "codec", "recognizer", "dataset", "images", "resize", "bpp", "ap", "ap50",
         "teacher_ap", "teacher_ap50", "encode_s_per_mp", "decode_s_per_mp", "encoder", "command", "versions",

@@ -103,9 +103,11 @@ def test_what_cannot_be_told_apart_is_refused(make_result: Make) -> None:
     ]
     with pytest.raises(DataError, match=r"'task-q3' and 'task-q3'.*differ in more.*--curve"):
         compare(told)
-    # One λ may be told otherwise than another, where its repetitions are alike.
-    assert len(repeats("task", [*told[:2], *told[4:6]]).points) == 2
-    assert len(repeats("task", told[:4]).points) == 4
+    # One λ may be told otherwise than another, where its repetitions are alike, but not in silence.
+    both = repeats("task", [*told[:2], *told[4:6]])
+    assert len(both.points) == 2 and both.note is None
+    mixed = repeats("task", told[:4])
+    assert len(mixed.points) == 4 and mixed.note == "the trainings of 'task' differ in more than λ"
     # Without seeds to keep apart, points are points.
     plain = [make_result("jpeg", q, bpp, ap) for q, (_, bpp, ap) in enumerate(POINTS)]
     assert len(repeats("jpeg", [*plain, *plain]).points) == 8

@@ -61,7 +61,25 @@ def test_a_folder_is_all_its_pictures_together(world: Path) -> None:
         Shares.read(world / "toy-q1.safetensors")
 
 
+def test_codecs_that_make_no_curve_are_told_before_any_is_measured(
+    world: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = {"arm": "task", "config": {"seed": 1, "rate": 0.3}}
+    for folder in ("a", "b"):
+        (world / folder).mkdir()
+        Codec.create("mean-scale-hyperprior", 8).save(world / folder / "toy-q1.safetensors", card=card)
+    codecs = [world / "a" / "toy-q1.safetensors", world / "b" / "toy-q1.safetensors"]
+    monkeypatch.setattr("taskpress.evaluation.rate_accuracy.make_reference", None)
+    with pytest.raises(DataError, match=r"'toy-q1-s1' are both curve 'task', λ 0.3, seed 1"):
+        call("allocation", *codecs, world / "pictures", "--recognizer", "toy", "-o", world / "shares.png")
+
+
 def test_annotations_choose_the_pictures(world: Path) -> None:
+    """And nothing else: their categories may be anything."""
+    truth = json.loads((world / "annotations.json").read_text())
+    for category in truth["categories"]:
+        category["name"] += " of another kind"
+    (world / "annotations.json").write_text(json.dumps(truth))
     Codec.create("mean-scale-hyperprior", 8).save(world / "toy-q1.safetensors")
     Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(world / "pictures" / "z.png")
     outcome = call(

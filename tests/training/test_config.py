@@ -74,6 +74,7 @@ def test_the_shipped_start_is_made_by_a_preset() -> None:
         ("name.deeper=1", ["name.deeper"]),
         ("recognizer=null", ["recognizer"]),
         ("rates=[1.0, 0.1]", ["rates", "[1.0, 0.1]", "increasing"]),
+        ("rates=[0.1, 0.1]", ["rates", "[0.1, 0.1] has a rate twice"]),
         ("rates=[0.1, -1.0]", ["rates.1", "greater than 0"]),
         ("start={optimizer: {steps: 3}}", ["start", "rate or rates"]),
     ],

@@ -200,6 +200,7 @@ def test_cards_of_before_there_were_two_parts_are_understood(trained: Path, tmp_
     with pytest.raises(ConfigError, match="its synthesis is finished already"):
         finish_one(str(tmp_path / "former.safetensors"), tmp_path / "a", SETTINGS)
     path = finish_one(str(tmp_path / "former.safetensors"), tmp_path / "b", FinishConfig.of("entropy", 1))
+    assert path == tmp_path / "b" / "former.safetensors", "named like what it was made of"
     assert Codec.load(path).card["finish"]["synthesis"] == told
 
 

@@ -60,6 +60,9 @@ def test_a_resumed_training_is_one_training(tmp_path: Path) -> None:
         (29, 6),
         (39, 8),
     ]
+    log(tmp_path, 1_000_000, "1,0,10,9,1000009")
+    log(tmp_path, 999_800, "1,0,10,9,999809", "1,0,10,9,1000009")
+    assert [row["step"] for row in read_log(tmp_path)][-2:] == [999809, 1000009]
     (tmp_path / "logs" / "from-step-000020" / "metrics.csv").write_text(f"{HEAD}\n1,0,six,9,29\n")
     with pytest.raises(DataError, match=r"from-step-000020.*no log"):
         read_log(tmp_path)

@@ -25,6 +25,8 @@ def test_a_killed_training_resumes_to_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = train(SHORT, tmp_path / "whole").state_dict()
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed" / "log.csv").write_text("step,of one that was killed before its first checkpoint")
 
     save = training._save
 

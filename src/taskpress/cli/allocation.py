@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpress.cli.evaluate import codec_name, default_curve, names_by_seed
+from taskpress.cli.evaluate import default_curve, names_by_seed
 from taskpress.cli.measuring import (
     Annotations,
     AsJson,
+    CurveName,
     Device,
     Limit,
     Resize,
@@ -22,7 +23,7 @@ from taskpress.cli.measuring import (
     write_with_figure,
 )
 from taskpress.coding.errors import ConfigError
-from taskpress.coding.files import atomic_write
+from taskpress.coding.files import atomic_write, codec_name
 
 if TYPE_CHECKING:
     from taskpress.evaluation.shares import Shares
@@ -46,6 +47,7 @@ def allocation(
     annotations: Annotations = None,
     resize: Resize = None,
     limit: Limit = None,
+    curve: CurveName = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -74,10 +76,10 @@ def allocation(
     if pictures == "scenes" or Path(pictures).is_dir():
         if recognizer is None:
             raise ConfigError(f"--recognizer: name the one whose boxes in {pictures} count, e.g. onnx:FILE")
-        _over_a_set(names, pictures, output, recognizer, annotations, resize, limit, device, as_json)
+        _over_a_set(names, pictures, output, recognizer, annotations, resize, limit, curve, device, as_json)
         return
-    if annotations is not None or limit is not None:
-        raise ConfigError(f"--annotations and --limit choose among several pictures; {pictures} is one")
+    if annotations is not None or limit is not None or curve is not None:
+        raise ConfigError(f"--annotations, --limit and --curve are for several pictures; {pictures} is one")
     _of_a_picture(names, pictures, output, recognizer, resize, device, as_json)
 
 
@@ -152,24 +154,32 @@ def _over_a_set(
     annotations: Path | None,
     resize: int | None,
     limit: int | None,
+    curve: str | None,
     device: str,
     as_json: bool,
 ) -> None:
     from taskpress.coding.codec import Codec
-    from taskpress.evaluation.rate_accuracy import make_reference
-    from taskpress.evaluation.shares import collect, share_of, shares_figure
+    from taskpress.datasets.dataset import Unlabelled
+    from taskpress.evaluation.rate_accuracy import make_reference, trained_as
+    from taskpress.evaluation.seeds import by_rate_and_seed
+    from taskpress.evaluation.shares import Unmeasured, collect, share_of, shares_figure
 
     judge = open_recognizer(recognizer, device)
     if not judge.task.has_boxes:
         raise ConfigError(f"--recognizer {recognizer}: sees no boxes; name a detector")
     codecs = [Codec.load(name).to(device).eval() for name in names]
-    dataset = open_dataset(images, annotations, None, limit, judge)
+    curves = [
+        curve or default_curve(one.card, codec_name(name)) for name, one in zip(names, codecs, strict=True)
+    ]
+    titles = names_by_seed(names, codecs)
+    told = [Unmeasured(title, trained_as(codec)) for title, codec in zip(titles, codecs, strict=True)]
+    for line in dict.fromkeys(curves):
+        by_rate_and_seed(line, [one for one, own in zip(told, curves, strict=True) if own == line])
+    dataset = Unlabelled(open_dataset(images, annotations, None, limit, judge))
     reference = make_reference(dataset, judge, resize, limit, progress=True)
     shares = [
-        share_of(
-            codec, default_curve(codec.card, codec_name(source)), name, dataset, reference, progress=True
-        )
-        for source, name, codec in zip(names, names_by_seed(names, codecs), codecs, strict=True)
+        share_of(codec, line, title, dataset, reference, progress=True)
+        for codec, line, title in zip(codecs, curves, titles, strict=True)
     ]
     collected = collect(shares, reference, judge.name)
     write_with_figure(collected, shares_figure(collected), output, as_json, lambda: _print_shares(collected))

@@ -22,6 +22,7 @@ from taskpress.cli.measuring import (
     open_dataset,
     open_recognizer,
 )
+from taskpress.cli.outcomes import Force, Skip
 from taskpress.coding.errors import ConfigError
 
 
@@ -40,6 +41,8 @@ def anchor(
     curve: CurveName = None,
     fidelity: WithFidelity = True,
     device: Device = "cpu",
+    force: Force = False,
+    skip: Skip = False,
     as_json: AsJson = False,
 ) -> None:
     """Measure a classical codec along the very path that `evaluate` takes.
@@ -62,7 +65,7 @@ def anchor(
         coders = [replace(coder, curve=curve) for coder in coders]
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
-    measure(coders, dataset, judge, resize, limit, fidelity, output, as_json)
+    measure(coders, dataset, judge, resize, limit, fidelity, output, force, skip, as_json)
 
 
 def _qualities(text: str) -> list[int]:

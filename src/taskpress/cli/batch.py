@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import traceback
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -18,8 +17,6 @@ from taskpress.coding.errors import ConfigError, TaskPressError
 Row = dict[str, object]
 
 Jobs = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Files at once; all cores by default.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
-Skip = Annotated[bool, typer.Option("--skip", help="Leave out files whose outcome is there already.")]
 
 
 def targets(inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str) -> list[tuple[Path, Path]]:
@@ -37,28 +34,6 @@ def targets(inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str) -> l
             raise ConfigError(f"{path} and {taken[target]} would both become {target}; code them apart")
         taken[target] = path
     return [(path, target) for target, path in taken.items()]
-
-
-def to_do(
-    pairs: Sequence[tuple[Path, Path]], output: Path, force: bool, skip: bool
-) -> Sequence[tuple[Path, Path]]:
-    """The pairs whose target is to be written, into an output folder that is there now.
-
-    ConfigError for targets that are there already, unless one of both options says what to do with them, and
-    for an output folder that cannot be made.
-    """
-    there = dict.fromkeys(target for _, target in pairs if os.path.lexists(target))
-    if there and not (force or skip):
-        first = next(iter(there))
-        raise ConfigError(
-            f"{first}: is there already ({len(there)} of {len(pairs)} are); choose another folder with -o, "
-            "leave out what is there with --skip, or replace it with --force"
-        )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{output}: cannot be made a folder ({error.strerror or error})") from None
-    return [(path, target) for path, target in pairs if force or target not in there]
 
 
 def printable(text: str) -> str:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Force, Jobs, Row, Skip, run_all, targets, to_do
+from taskpress.cli.batch import Jobs, Row, run_all, targets
 from taskpress.cli.measuring import AsJson, Precision, TileSide
+from taskpress.cli.outcomes import Force, Skip, to_do
 from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
 from taskpress.coding.bitstream import MAX_SIDE
 from taskpress.coding.files import atomic_write

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -29,7 +28,9 @@ from taskpress.cli.measuring import (
     open_recognizer,
     told_apart,
 )
+from taskpress.cli.outcomes import Force, Skip
 from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
+from taskpress.coding.files import codec_name
 
 if TYPE_CHECKING:
     from taskpress.coding.codec import Codec
@@ -52,6 +53,8 @@ def evaluate(
     refine_recognizer: RefineRecognizer = None,
     precision: Precision = "float32",
     device: Device = "cpu",
+    force: Force = False,
+    skip: Skip = False,
     as_json: AsJson = False,
 ) -> None:
     """Code pictures to real files, decode, score what a recognizer still sees.
@@ -61,6 +64,8 @@ def evaluate(
     the annotations, and against the recognizer's own labels on the uncompressed
     pictures. A codec's curve is the arm it was trained as, or its name without
     a trailing -qN. Codecs of one name and several seeds are told apart by -sSEED.
+    Results that are there already are never replaced unasked: --skip goes on where
+    an evaluation ended, --force measures anew.
 
     Example: taskpress evaluate run/codecs/*.safetensors --images val2017
     --annotations instances_val2017.json --recognizer onnx:yolox_nano.onnx
@@ -81,12 +86,7 @@ def evaluate(
         coders.append(CodecCoder(codec, curve or line, name, tile, refinement))
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
-    measure(coders, dataset, judge, resize, limit, fidelity, output, as_json)
-
-
-def codec_name(source: str) -> str:
-    """A shipped name as it is, a file's name without folder and suffix."""
-    return Path(source).name.removesuffix(".safetensors")
+    measure(coders, dataset, judge, resize, limit, fidelity, output, force, skip, as_json)
 
 
 def names_by_seed(sources: Sequence[str], codecs: Sequence[Codec]) -> list[str]:

@@ -21,8 +21,10 @@ from taskpress.cli.measuring import (
     figure,
     open_dataset,
     result_paths,
+    results_to_do,
     told_apart,
 )
+from taskpress.cli.outcomes import Force, Skip
 from taskpress.coding.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -41,8 +43,12 @@ def evaluate_branch(
     annotations: Annotations = None,
     resize: Resize = None,
     limit: Limit = None,
-    show: Annotated[int, typer.Option(min=0, help="Draw the first so many pictures into NAME.png.")] = 3,
+    show: Annotated[
+        int, typer.Option(min=0, help="Draw the first so many pictures into NAME-branch.png.")
+    ] = 3,
     device: Device = "cpu",
+    force: Force = False,
+    skip: Skip = False,
     as_json: AsJson = False,
 ) -> None:
     """Score what the auxiliary branch of a training finds in the decoded latent.
@@ -51,7 +57,8 @@ def evaluate_branch(
     Codec and branch come from TRAINING/checkpoints/last.ckpt, pictures are coded
     with rounding, as in real files. The same COCO AP is stated of the branch at
     the latent and of the recognizer it was taught by, at the decoded and at the
-    uncompressed pictures. NAME.png shows what each of them found.
+    uncompressed pictures, in NAME-branch.json. NAME-branch.png shows what each of
+    them found.
 
     Example: taskpress evaluate-branch runs/scenes/aux-q* --images scenes -o runs/scenes/branch
     """
@@ -60,16 +67,16 @@ def evaluate_branch(
     from taskpress.evaluation.detections_figure import detections_figure
     from taskpress.evaluation.result import TrainedAs, command_line, versions
     from taskpress.training.restore import restore
-    from taskpress.training.run import settings_digest
 
     device = checked_device(device)
     restored = [restore(folder, device) for folder in trainings]
     configs = [one.config for one in restored]
     names = told_apart([config.name for config in configs], [config.seed for config in configs])
-    paths = result_paths(output, names)
+    paths = result_paths(output, names, "-branch.json")
     heads = [_detection_branch(one) for one in restored]
     results = []
-    for one, head, path in zip(restored, heads, paths, strict=True):
+    todo = results_to_do(list(zip(restored, heads, names, strict=True)), paths, output, force, skip)
+    for (one, head, name), path in todo:
         config, judge = one.config, one.recognizer
         dataset = open_dataset(images, annotations, None, limit, judge)
         seen = look_at_latents(
@@ -80,14 +87,12 @@ def evaluate_branch(
             resize=resize,
             limit=limit,
             show=show,
-            progress=path.stem,
+            progress=name,
         )
         result = BranchResult(
-            name=path.stem,
+            name=name,
             arm=config.arm,
-            training=TrainedAs(
-                seed=config.seed, rate=config.rate, settings=settings_digest(config, one.step)
-            ),
+            training=TrainedAs(seed=config.seed, rate=config.rate),
             alpha=config.objective.alpha,
             step=one.step,
             recognizer=judge.name,
@@ -100,7 +105,6 @@ def evaluate_branch(
             command=command_line(),
             versions=versions(),
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
         result.write(path)
         results.append(result)
         if seen.shown:
@@ -108,7 +112,7 @@ def evaluate_branch(
             atomic_write(path.with_suffix(".png"), picture)
     if as_json:
         typer.echo(json.dumps([r.model_dump(mode="json", by_alias=True) for r in results], indent=1))
-    else:
+    elif results:
         _print_table(results)
 
 

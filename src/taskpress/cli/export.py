@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 
-from taskpress.cli.evaluate import codec_name
 from taskpress.coding.errors import ConfigError
+from taskpress.coding.files import codec_name
 
 
 def export(
@@ -50,11 +51,18 @@ def export(
     output.mkdir(parents=True, exist_ok=True)
     for source, target in targets.items():
         codec = Codec.load(source)
-        if target.exists() and not force:
-            _check_replaceable(source, codec.fingerprint, target)
-        codec.save(target, half=half, card={**codec.card, "name": target.stem})
-        shipped = Codec.load(target)
+        with TemporaryDirectory(prefix=".", dir=output) as drafts:
+            draft = Path(drafts, target.name)
+            codec.save(draft, half=half, card={**codec.card, "name": target.stem})
+            shipped = Codec.load(str(draft))
+            if target.exists() and not force:
+                _check_replaceable(source, shipped.fingerprint, target)
+            draft.replace(target)
         figures = [r.summary() for r in measured if r.codec_fingerprint == shipped.fingerprint]
+        if measured and not figures:
+            typer.echo(
+                f"taskpress: {target}: no result is of these weights; its card has no figures", err=True
+            )
         card = {**shipped.card, "fingerprint": shipped.fingerprint, "figures": figures}
         text = json.dumps(card, indent=1, ensure_ascii=False) + "\n"
         atomic_write(target.with_suffix(".json"), text.encode())

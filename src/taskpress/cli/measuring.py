@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from taskpress.cli.outcomes import to_do
 from taskpress.coding.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from taskpress.recognition.protocol import Recognizer
 
 SCENES = 64
+Source = TypeVar("Source")
 
 Images = Annotated[
     str,
@@ -207,7 +209,7 @@ def write_with_figure(
         typer.echo(output)
 
 
-def result_paths(output: Path, names: Sequence[str]) -> list[Path]:
+def result_paths(output: Path, names: Sequence[str], suffix: str = ".json") -> list[Path]:
     """Where the result of each operating point goes; ConfigError for one file and several points."""
     doubled = {name for name in names if names.count(name) > 1}
     if doubled:
@@ -215,10 +217,21 @@ def result_paths(output: Path, names: Sequence[str]) -> list[Path]:
             f"two operating points are named {min(doubled)!r}: their results would overwrite each other"
         )
     if output.suffix != ".json":
-        return [output / f"{name}.json" for name in names]
+        return [output / f"{name}{suffix}" for name in names]
     if len(names) > 1:
         raise ConfigError(f"{output} is one file for {len(names)} results: give a folder with -o")
     return [output]
+
+
+def results_to_do(
+    sources: Sequence[Source], paths: Sequence[Path], output: Path, force: bool, skip: bool
+) -> list[tuple[Source, Path]]:
+    """What is yet to be measured, and where its result goes (`to_do`); says on standard error what is not."""
+    folder = output.parent if output.suffix == ".json" else output
+    todo = to_do(list(zip(sources, paths, strict=True)), folder, force, skip)
+    if len(todo) < len(paths):
+        typer.echo(f"taskpress: {len(paths) - len(todo)} of {len(paths)} results are there already", err=True)
+    return todo
 
 
 def measure(
@@ -229,15 +242,18 @@ def measure(
     limit: int | None,
     fidelity: bool,
     output: Path,
+    force: bool,
+    skip: bool,
     as_json: bool,
 ) -> None:
     """Evaluates every coder against one reference; each result is on disk before the next coder starts."""
     from taskpress.evaluation.rate_accuracy import evaluate, make_reference
 
     paths = result_paths(output, [coder.name for coder in coders])
-    reference = make_reference(dataset, recognizer, resize, limit, progress=True)
+    todo = results_to_do(coders, paths, output, force, skip)
+    reference = make_reference(dataset, recognizer, resize, limit, progress=True) if todo else None
     results = []
-    for coder, path in zip(coders, paths, strict=True):
+    for coder, path in todo:
         result = evaluate(
             coder,
             dataset,
@@ -248,12 +264,11 @@ def measure(
             fidelity=fidelity,
             progress=True,
         )
-        path.parent.mkdir(parents=True, exist_ok=True)
         result.write(path)
         results.append(result)
     if as_json:
         typer.echo(json.dumps([result.summary() for result in results], indent=1))
-    else:
+    elif results:
         _print_table(results)
 
 

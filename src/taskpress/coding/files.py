@@ -49,3 +49,8 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
         paths = (Path(inside, name) for name in names)
         found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
     return sorted(found)
+
+
+def codec_name(source: str) -> str:
+    """What a codec is called: a shipped name as it is, a file's name without folder and suffix."""
+    return Path(source).name.removesuffix(".safetensors")

@@ -31,7 +31,7 @@ class ClassifiedImages:
         self, folder: str | Path, labels: Mapping[str, str], names: Mapping[str, str] | None = None
     ) -> None:
         self.folder = Path(folder)
-        self.name = self.folder.name
+        self.name = self.folder.resolve().name
         self._files = list(labels)
         known = sorted(set(labels.values()))
         self._classes = [known.index(label) for label in labels.values()]

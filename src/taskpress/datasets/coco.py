@@ -73,7 +73,7 @@ class CocoImages:
         path = Path(annotations)
         if not self.folder.is_dir():
             raise DataError(f"{self.folder}: no such folder of pictures")
-        self.name = self.folder.name
+        self.name = self.folder.resolve().name
         self._truth = _read_annotations(path)
         self.categories = tuple(Category(c["id"], c["name"]) for c in self._truth["categories"])
         self._index = {category.id: k for k, category in enumerate(self.categories)}

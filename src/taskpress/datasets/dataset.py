@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -44,3 +44,21 @@ class Dataset(Protocol):
         """COCO's `{"images", "annotations", "categories"}` for exactly these pictures; None where objects
         are not annotated."""
         ...
+
+
+class Unlabelled:
+    """The pictures of a data set, without what is known of them."""
+
+    categories: tuple[Category, ...] = ()
+
+    def __init__(self, dataset: Dataset) -> None:
+        self.name, self._dataset = dataset.name, dataset
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        return replace(self._dataset[index], annotations=None)
+
+    def coco_ground_truth(self) -> None:
+        return None

@@ -39,7 +39,7 @@ class ImageFolder:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self.name = self.folder.name
+        self.name = self.folder.resolve().name
         self._paths = find_pictures(folder)
 
     def __len__(self) -> int:

@@ -43,7 +43,7 @@ class LabelMaps:
                     f"{maps}: category id {category.id}; pixels of a map hold 0 to {MOST_IDS - 1}"
                 )
         self.folder, self.maps = Path(images), Path(maps)
-        self.name = self.folder.name
+        self.name = self.folder.resolve().name
         self.categories = tuple(categories)
         self._maps = sorted(path for path in self.maps.glob("*.png"))
         maps_too = {path.resolve() for path in self._maps}

@@ -18,6 +18,7 @@ from taskpress.evaluation.result import Result
 
 LEVEL = 95.0
 DRAWS = 1000
+BLOCK = 50
 
 
 class Interval(NamedTuple):
@@ -49,7 +50,10 @@ def sample(result: Result, metric: str, weights: NDArray) -> Sampled | None:
     if matches is None:
         return None
     bits, pixels = np.array([(picture.bits, picture.pixels) for picture in result.pictures], np.float64).T
-    return Sampled((weights @ bits) / (weights @ pixels), precisions(matches, weights)[0])
+    # Memory goes with draws times detections: of thousands of pictures, few draws at a time.
+    blocks = np.array_split(weights, -(-len(weights) // BLOCK))
+    accuracies = np.concatenate([precisions(matches, block)[0] for block in blocks])
+    return Sampled((weights @ bits) / (weights @ pixels), accuracies)
 
 
 def mean_curve(points: Sequence[Sequence[Sampled | None]]) -> list[Sampled] | None:

@@ -18,7 +18,6 @@ from taskpress.evaluation.pictures import Pixels, as_input, in_original_pixels, 
 from taskpress.evaluation.rate_accuracy import numbers
 from taskpress.evaluation.result import TrainedAs
 from taskpress.evaluation.stored import StoredFile
-from taskpress.recognition.frozen_detector import PSEUDO_LABEL_THRESHOLD
 from taskpress.recognition.protocol import Recognizer
 
 VIEWS = ("latent", "decoded", "uncompressed")
@@ -102,11 +101,12 @@ def look_at_latents(
         for view, found in seen.items():
             judges[view].add(sample, in_original_pixels(found, image, sample))
         if len(shown) < show:
+            again = _boxes(recognizer.pseudo_labels([as_input(decoded, recognizer)])[0])
             best = _best(seen["latent"], len(labels))
             shown.append(
                 [
                     Found(f"{sample.name}: labels of the recognizer", image, labels.to("cpu")),
-                    judged("decoded: recognizer", decoded, _confident(seen["decoded"]), labels),
+                    judged("decoded: recognizer", decoded, again.to("cpu"), labels),
                     judged(f"decoded: branch at the latent, best {len(best)}", decoded, best, labels),
                 ]
             )
@@ -117,10 +117,6 @@ def look_at_latents(
 def _best(found: Detections, count: int) -> Detections:
     """The likeliest, one class a place: confidence of an early branch is low everywhere, so none decides."""
     return found.where(nms(found.boxes, found.scores, 0.5)[:count])
-
-
-def _confident(found: Detections) -> Detections:
-    return found.where(found.scores >= PSEUDO_LABEL_THRESHOLD)
 
 
 def _boxes(found: Detections) -> Detections:

@@ -17,6 +17,7 @@ from taskpress.evaluation.encoder_size import EncoderSize, mean_size
 from taskpress.evaluation.metrics import COMPARED, Metric
 from taskpress.evaluation.result import Result
 from taskpress.evaluation.seeds import OperatingPoint, Repeats, matched, pairs, repeats
+from taskpress.progress import tracked
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,9 @@ def _intervals(comparison: Comparison, resamples: int) -> dict[str, Any]:
     for metric in ("ap", "teacher_ap"):
         sampled = {
             id(result): sample(result, metric, weights[:, [order[one.id] for one in result.pictures]])
-            for result in chain.from_iterable(curves.values())
+            for result in tracked(
+                list(chain.from_iterable(curves.values())), f"{resamples} draws of {metric}"
+            )
         }
         for name, results in curves.items():
             points = [sampled[id(result)] for result in results]
@@ -231,10 +234,25 @@ def must_match(results: Sequence[Result], same_recognizer: bool = True) -> None:
                     f"results do not compare: {what} of {first.codec!r} is {ours!r}, "
                     f"of {result.codec!r} {theirs!r}; evaluate both in the same way"
                 )
-        if {p.id for p in first.pictures} != {p.id for p in result.pictures}:
+        if {p.id: p.pixels for p in first.pictures} != {p.id: p.pixels for p in result.pictures}:
             raise DataError(
                 f"results do not compare: {first.codec!r} and {result.codec!r} coded different pictures"
             )
+        apart = [key for key in first.uncompressed_scores if _apart(first, result, key)]
+        if same_recognizer and apart:
+            raise DataError(
+                f"results do not compare: uncompressed, {apart[0]} was "
+                f"{first.uncompressed_scores[apart[0]]:.1f} for {first.codec!r} and "
+                f"{result.uncompressed_scores[apart[0]]:.1f} for {result.codec!r}; evaluate both on the same "
+                "pictures and annotations"
+            )
+
+
+def _apart(first: Result, second: Result, metric: str) -> bool:
+    """Whether the recognizer scored the uncompressed pictures differently, by more than machines differ."""
+    scores = [one.uncompressed_scores.get(metric) for one in (first, second)]
+    known = [score for score in scores if score is not None]
+    return len(known) == 2 and abs(known[0] - known[1]) > 0.5
 
 
 def _is_result(path: Path) -> bool:

@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpress.coding.codec import Codec
+from taskpress.coding.grid import CELL, UNIT, Box
 from taskpress.coding.level_map import write_levels
+from taskpress.coding.picture_coding import cut
 from taskpress.coding.refinement import Refinement
 from taskpress.evaluation.stored import Stored
 
@@ -46,15 +48,20 @@ class MapUse(NamedTuple):
     bits: int
 
 
-def use_map(codec: Codec, image: NDArray[np.uint8]) -> MapUse | None:
-    """Chooses and codes a picture's level map once more, by itself; None for a codec without allocator."""
+def use_map(codec: Codec, image: NDArray[np.uint8], tile: int | None = None) -> MapUse | None:
+    """Chooses and codes a picture's level map once more, by itself; None for a codec without allocator.
+
+    tile: as in `Codec.encode`; every tile has a map of its own
+    """
     if codec.allocator is None:
         return None
     started = time.perf_counter()
-    levels = codec.level_map(image)
+    levels = codec.level_map(image, tile)
     assert levels is not None
-    section = write_levels(levels, codec.allocator.settings.levels)
-    return MapUse(time.perf_counter() - started, 8 * len(section))
+    grid = cut(Box(0, 0, image.shape[1], image.shape[0]), tile)
+    tiles = [levels[grid.box(number).outward(UNIT).slices(CELL)] for number in range(len(grid))]
+    sections = [write_levels(one, codec.allocator.settings.levels) for one in tiles]
+    return MapUse(time.perf_counter() - started, 8 * sum(map(len, sections)))
 
 
 def encoder_size(

@@ -54,6 +54,11 @@ class Matches:
         """Everything as plain arrays, for a file without pickle."""
         return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
 
+    @property
+    def ap(self) -> float:
+        """Of all pictures once, 0 ... 100; NaN without an object."""
+        return float(precisions(self, np.ones((1, self.images), np.int64))[0][0])
+
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, NDArray]) -> Matches:
         """The inverse of `arrays`. Raises KeyError where one is missing."""

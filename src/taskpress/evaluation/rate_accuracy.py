@@ -166,7 +166,7 @@ def evaluate(
     maps: list[MapUse] = []
     psnrs: list[float] = []
     ms_ssims: list[float | None] = []
-    codec = coder.codec if isinstance(coder, CodecCoder) else None
+    codec, tile = (coder.codec, coder.tile) if isinstance(coder, CodecCoder) else (None, None)
     encoding = decoding = 0.0
     for sample in samples(dataset, limit, coder.name, progress):
         image = resized(sample.image, resize)
@@ -178,7 +178,7 @@ def evaluate(
         encoded = time.perf_counter()
         decoded = coder.decode(data)
         encoding, decoding = encoding + encoded - started, decoding + time.perf_counter() - encoded
-        if codec is not None and (use := use_map(codec, image)) is not None:
+        if codec is not None and (use := use_map(codec, image, tile)) is not None:
             maps.append(use)
         if decoded.shape != image.shape:
             raise DataError(f"{sample.name}: {coder.name} decoded {decoded.shape} from {image.shape}")

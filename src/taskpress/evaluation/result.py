@@ -209,6 +209,13 @@ class Result(Stored):
         result.matches = _read_matches(_matches_path(path))
         if any(found.images != len(result.pictures) for found in result.matches.values()):
             raise DataError(f"{_matches_path(path)}: is of other pictures than {path.name}; remove it")
+        for key, found in result.matches.items():
+            stated = result.scores.get(key)
+            if stated is not None and abs(found.ap - stated) > 0.01:
+                raise DataError(
+                    f"{_matches_path(path)}: makes {key} {found.ap:.2f} where {path.name} says {stated:.2f}, "
+                    "so it is of another measurement; remove it to do without intervals, or measure anew"
+                )
         return result
 
 

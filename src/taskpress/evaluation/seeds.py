@@ -18,21 +18,27 @@ class Spread(NamedTuple):
     deviation: float | None
 
 
-class Measured(Protocol):
-    """What was measured of a codec on a data set: `Result`, or `Share` of bits inside boxes."""
+class Told(Protocol):
+    """A codec's name, its training, and how its latents were refined."""
 
     codec: str
     training: TrainedAs | None
-    bpp: float
 
     @property
     def refined(self) -> RefinedAs | None: ...
+
+
+class Measured(Told, Protocol):
+    """What was measured of a codec on a data set: `Result`, or `Share` of bits inside boxes."""
+
+    bpp: float
 
     @property
     def scores(self) -> Mapping[str, float | None]: ...
 
 
 M = TypeVar("M", bound=Measured)
+T = TypeVar("T", bound=Told)
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,8 @@ class Repeats(Generic[M]):
     points:  in order of rate; with several seeds, only those λ that every seed has, so that a mean curve is
              of the same trainings all along
     by_seed: the points of each seed in order of rate; empty where some result does not say its seed
-    note:    which λ were left out; None where all are there
+    note:    which λ were left out, and whether the trainings differ in more than λ and seed; None where all
+             are there and alike
     """
 
     points: tuple[OperatingPoint[M], ...]
@@ -81,14 +88,13 @@ class Repeats(Generic[M]):
     note: str | None = None
 
 
-def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
-    """Puts results of one curve together by λ and seed.
+def by_rate_and_seed(curve: str, results: Sequence[T]) -> dict[str, dict[int, T]]:
+    """What says its training, by λ (in words) and seed.
 
     Raises DataError where one λ of a seed is there twice, where several seeds are there and a result does not
     say its own, and where those of one λ differ in other settings than the seed, as far as results say.
     """
-    results = sorted(results, key=lambda result: result.bpp)
-    by_rate: dict[str, dict[int, M]] = {}
+    by_rate: dict[str, dict[int, T]] = {}
     for result in results:
         if result.training is None:
             continue
@@ -98,7 +104,6 @@ def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
                 f"{other.codec!r} and {result.codec!r} are both curve {curve!r}, λ {rate}, "
                 f"seed {result.training.seed}: leave one out, or name their curves with --curve"
             )
-    single = tuple(OperatingPoint((result,)) for result in results)
     for repeated in by_rate.values():
         by_settings = {one.training.settings: one for one in repeated.values() if one.training is not None}
         by_settings.pop(None, None)
@@ -108,24 +113,36 @@ def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
                 f"{one.codec!r} and {other.codec!r} are both curve {curve!r}, but differ in more of their "
                 "settings than the seed: name their curves with --curve"
             )
-    seeds = sorted({result.training.seed for result in results if result.training is not None})
+    untold = next((result for result in results if result.training is None), None)
+    if untold is not None and len({seed for found in by_rate.values() for seed in found}) > 1:
+        raise DataError(
+            f"curve {curve!r} has results of several seeds, and {untold.codec!r} does not say its own: "
+            "evaluate it anew, or give it a curve of its own with --curve"
+        )
+    return by_rate
+
+
+def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
+    """Puts results of one curve together by λ and seed; DataError as from `by_rate_and_seed`."""
+    results = sorted(results, key=lambda result: result.bpp)
+    by_rate = by_rate_and_seed(curve, results)
+    single = tuple(OperatingPoint((result,)) for result in results)
+    seeds = sorted({seed for found in by_rate.values() for seed in found})
+    kinds = {one.training.settings for one in results if one.training is not None} - {None}
+    notes = [f"the trainings of {curve!r} differ in more than λ"] if len(kinds) > 1 else []
     if len(seeds) < 2:
         told = bool(seeds) and all(result.training is not None for result in results)
-        return Repeats(single, {seeds[0]: single} if told else {})
-    for result in results:
-        if result.training is None:
-            raise DataError(
-                f"curve {curve!r} has results of several seeds, and {result.codec!r} does not say its own: "
-                "evaluate it anew, or give it a curve of its own with --curve"
-            )
+        return Repeats(single, {seeds[0]: single} if told else {}, *notes)
     complete = [
         tuple(found[seed] for seed in seeds) for found in by_rate.values() if len(found) == len(seeds)
     ]
     left_out = [rate for rate, found in by_rate.items() if len(found) < len(seeds)]
+    if left_out:
+        notes.append(f"{curve!r} without λ {', '.join(left_out)}: not every seed has it")
     return Repeats(
         tuple(sorted((OperatingPoint(found) for found in complete), key=lambda point: point.bpp)),
         {seed: tuple(point for point in single if _seed(point) == seed) for seed in seeds},
-        f"{curve!r} without λ {', '.join(left_out)}: not every seed has it" if left_out else None,
+        "; ".join(notes) or None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from pydantic import Field
 
@@ -16,6 +17,16 @@ from taskpress.evaluation.rate_accuracy import Reference, trained_as
 from taskpress.evaluation.result import TrainedAs, command_line, versions
 from taskpress.evaluation.seeds import repeats
 from taskpress.evaluation.stored import Stored, StoredFile
+
+
+@dataclass
+class Unmeasured:
+    """A codec whose share is yet to be measured: enough to see whether its curve can be drawn
+    (`seeds.by_rate_and_seed`)."""
+
+    codec: str
+    training: TrainedAs | None
+    refined: None = None
 
 
 class Share(Stored):

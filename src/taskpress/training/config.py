@@ -47,7 +47,15 @@ def _increasing(numbers: Numbers) -> Numbers:
     return numbers
 
 
-Rates = Annotated[list[PositiveFloat], Field(min_length=1), AfterValidator(_increasing)]
+def _different(rates: list[float]) -> list[float]:
+    if len(set(rates)) < len(rates):
+        raise ValueError(f"{rates} has a rate twice")
+    return rates
+
+
+Rates = Annotated[
+    list[PositiveFloat], Field(min_length=1), AfterValidator(_increasing), AfterValidator(_different)
+]
 Factors = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_increasing)]
 
 

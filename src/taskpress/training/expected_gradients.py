@@ -17,8 +17,9 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
     """Signal and noise of each term's gradient at the weights of g_a, over the training's next `batches`.
 
     Weights (λ, λ α) are included, α as at the beginning of its schedule; of several recognizers the first
-    one counts. As in the training, a batch whose gradient at the codec is longer than `optimizer.clip` counts
-    by that length: all its terms are scaled alike. Takes 4 bytes for each term, batch and weight of g_a.
+    one counts. As in the training, a batch whose gradient is longer than `optimizer.clip` counts by that
+    length: all its terms are scaled alike. The length is that at the codec, with the branch's unless they are
+    clipped apart. Takes 4 bytes for each term, batch and weight of g_a.
     """
     config, codec = restored.config, restored.codec.train()
     objective = Objective(config.objective, config.rate, restored.recognizer, config.recognizer_weight)
@@ -26,6 +27,7 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
     stream = StepStream(open_sources(config.data.sources), config.data, config.seed, teacher)
     encoder = list(codec.model.g_a.parameters())
     weights = [*encoder, *(one for one in codec.model.parameters() if all(one is not own for own in encoder))]
+    beside = [] if config.optimizer.clip_apart else list(restored.branch.parameters())
     count, clip = sum(weight.numel() for weight in encoder), config.optimizer.clip
     names = ("rate", "task", "aux")
     found = np.empty((len(names), batches, count), dtype=np.float32)
@@ -35,7 +37,7 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
         torch.manual_seed(step_seed(config.seed, step))
         estimate = codec.estimate(batch.images, quantization=config.objective.quantization)
         pulls = objective.pulls(objective(batch, estimate, restored.branch))
-        gradients = torch.stack([_flat(pulls[name], weights) for name in names])
+        gradients = torch.stack([_flat(pulls[name], [*weights, *beside]) for name in names])
         length = gradients.sum(0).norm()
         scale = 1.0 if clip is None else min(1.0, clip / float(length))
         found[:, number] = (scale * gradients[:, :count]).cpu().numpy()

@@ -25,7 +25,7 @@ from torch import Tensor
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError, TrainingError
 from taskpress.coding.estimate import Estimate
-from taskpress.coding.files import atomic_write
+from taskpress.coding.files import atomic_write, codec_name
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import OptimizerConfig, RunConfig, expand
@@ -175,13 +175,13 @@ class _Trained(NamedTuple):
 def _finish(
     one: _Trained, folder: Path, settings: FinishConfig, recognizers: Sequence[Recognizer], command: str
 ) -> None:
-    codec, own = one.codec, folder / "finish" / one.config.name
+    codec, own = one.codec, folder / "finish" / one.target.stem
     _claim(own / "settings.json", {**settings.model_dump(), **one.told})
     config, module = one.config, _module(one, settings, recognizers)
     teachers = [teacher_of(module.config, recognizer) for recognizer in recognizers] or [None]
     data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=one.steps)
     last = own / "checkpoints" / "last.ckpt"
-    title = f"{config.name}: {settings.part}"
+    title = f"{one.target.stem}: {settings.part}"
     trainer = build_trainer(config.trainer, config.optimizer.clip, settings.steps, title, own, step_of(last))
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.interrupted:
@@ -225,7 +225,7 @@ def _trained(name: str, folder: Path, settings: FinishConfig) -> _Trained:
         raise ConfigError(
             f"{name}: was trained by its auxiliary loss alone, which does not reach the synthesis"
         )
-    target = folder / f"{config.name}.safetensors"
+    target = folder / f"{codec_name(name)}.safetensors"
     told = {**settings.model_dump(exclude={"part"}), "of": codec.fingerprint}
     if target.exists():
         finished = _finished(Codec.load(target)).get(part, {})

@@ -24,8 +24,11 @@ def read_log(folder: Path) -> list[Row]:
     and is left out. Empty where nothing was logged yet; DataError for a file that is no such log.
     """
     rows: list[Row] = []
-    for path in sorted(folder.glob("logs/from-step-*/metrics.csv")):
-        begin = int(path.parent.name.removeprefix("from-step-"))
+    begun = {
+        path: int(path.parent.name.removeprefix("from-step-"))
+        for path in folder.glob("logs/from-step-*/metrics.csv")
+    }
+    for path, begin in sorted(begun.items(), key=lambda one: one[1]):
         rows = [row for row in rows if row["step"] < begin]
         try:
             with path.open(newline="", encoding="utf-8") as file:

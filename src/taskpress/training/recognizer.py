@@ -81,7 +81,7 @@ def train(settings: RecognizerTraining, run: Path) -> TorchvisionFasterRCNN:
         # Rows after the last checkpoint are of steps that are now taken again.
         rows = (run / LOG).read_text().splitlines(keepends=True)
         (run / LOG).write_text("".join(rows[: start + 1]))
-    with (run / LOG).open("a", newline="") as file:
+    with (run / LOG).open("a" if start else "w", newline="") as file:
         log = csv.DictWriter(file, ["step", *LOSSES])
         if start == 0:
             log.writeheader()

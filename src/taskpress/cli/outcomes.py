@@ -1,0 +1,39 @@
+"""What commands that write many files do about those that are there already."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from taskpress.coding.errors import ConfigError
+
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
+Skip = Annotated[bool, typer.Option("--skip", help="Leave out files whose outcome is there already.")]
+
+Source = TypeVar("Source")
+
+
+def to_do(
+    pairs: Sequence[tuple[Source, Path]], output: Path, force: bool, skip: bool
+) -> list[tuple[Source, Path]]:
+    """The pairs whose target is to be written, into an output folder that is there now.
+
+    ConfigError for targets that are there already, unless one of both options says what to do with them, and
+    for an output folder that cannot be made.
+    """
+    there = dict.fromkeys(target for _, target in pairs if os.path.lexists(target))
+    if there and not (force or skip):
+        first = next(iter(there))
+        raise ConfigError(
+            f"{first}: is there already ({len(there)} of {len(pairs)} are); choose another folder with -o, "
+            "leave out what is there with --skip, or replace it with --force"
+        )
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{output}: cannot be made a folder ({error.strerror or error})") from None
+    return [(source, target) for source, target in pairs if force or target not in there]
