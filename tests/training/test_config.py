@@ -117,3 +117,10 @@ def test_arms_of_one_experiment_never_share_a_name(tmp_path: Path) -> None:
     runs = load_preset(str(path), ["arms.mse={task: none, mse: 1.0}", "arms.task+mse={mse: 0.1}"]).runs()
     names = [run.short_name for run in runs if run.quality == 1]
     assert names == ["task-q1", "aux-q1", "mse-q1", "task-mse-q1"]
+
+
+def test_the_preset_in_the_documentation_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "your-own.md").read_text()
+    (tmp_path / "street.yaml").write_text(page.split("```yaml\n")[1].split("```")[0])
+    names = [run.name for run in load_preset(str(tmp_path / "street.yaml"), []).runs()]
+    assert names[0] == "street-start" and names[-1] == "street-aux-q4"
