@@ -174,9 +174,9 @@ class OptimizerConfig(Section):
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
-    clip_apart: bool = Field(
-        False,
-        description="clip codec, branch and allocator each by its own norm",
+    clip_apart: bool = Field(False, description="clip codec, branch and allocator each by its own norm")
+    average: float | None = Field(
+        None, gt=0, lt=1, description="decay of a moving average of the weights, which is then what is saved"
     )
 
     @model_validator(mode="after")

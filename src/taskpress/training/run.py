@@ -23,6 +23,7 @@ from taskpress.coding.files import atomic_write
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import check_boxes, give_allocator
+from taskpress.training.averaging import WeightAverage
 from taskpress.training.branch_first import teach_branches
 from taskpress.training.config import Preset, RunConfig, expand
 from taskpress.training.data import CropsModule
@@ -140,7 +141,11 @@ def _train(
             return target
 
     last = own / "checkpoints" / "last.ckpt"
-    trainer = build_trainer(config.trainer, config.optimizer.clip, wanted, config.name, own, step_of(last))
+    average = None if config.optimizer.average is None else WeightAverage(config.optimizer.average)
+    callbacks = [] if average is None else [average]
+    trainer = build_trainer(
+        config.trainer, config.optimizer.clip, wanted, config.name, own, step_of(last), callbacks
+    )
     module = CodecTraining(config, steps, codec, *recognizers)
     if not last.exists():
         teach_branches(module, own / "branch", folder / "branches", teachers)
@@ -149,6 +154,8 @@ def _train(
         raise KeyboardInterrupt
     # The branch of the last step is looked at later (`evaluate-branch`), beside the codec of the last step.
     trainer.save_checkpoint(last)
+    if average is not None:
+        average.give(module)
     if trainer.is_global_zero:
         card = {
             "name": config.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ def build_trainer(
     title: str = "",
     folder: Path | None = None,
     first_step: int = 0,
+    further: Sequence[lightning.Callback] = (),
 ) -> lightning.Trainer:
     """Without a folder, a trainer that only tells devices and ranks; ConfigError for settings it refuses."""
     # Lightning announces devices, sanity of loggers and tips; what a user needs is in the progress bar.
@@ -41,7 +43,7 @@ def build_trainer(
             "logger": [
                 logger(folder, name="logs", version=version) for logger in (CSVLogger, TensorBoardLogger)
             ],
-            "callbacks": [checkpoint, _Bar(title)],
+            "callbacks": [checkpoint, _Bar(title), *further],
             "log_every_n_steps": settings.log_every,
         }
     try:

@@ -1,0 +1,70 @@
+"""Weights that are averaged along a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning
+import pytest
+import torch
+
+from taskpress.coding.codec import Codec
+from taskpress.training.averaging import WeightAverage
+from taskpress.training.config import Preset
+from taskpress.training.run import train_experiment
+
+
+def preset(average: float | None) -> Preset:
+    return Preset.model_validate(
+        {
+            "name": "tiny",
+            "codec": {"channels": 8},
+            "data": {"sources": ["scenes:8"], "patch": 64},
+            "objective": {"task": "none", "mse": 1.0},
+            "optimizer": {"steps": 6, "learning_rate": 1e-3, "average": average},
+            "rates": [0.05],
+            "arms": {"mse": {}},
+            "trainer": {"accelerator": "cpu", "checkpoint_every": 2, "log_every": 1},
+        }
+    )
+
+
+def train(folder: Path, average: float | None, **options: Any) -> dict[str, torch.Tensor]:
+    train_experiment(preset(average), folder, **options)
+    model = Codec.load(folder / "codecs" / "tiny-mse-q1.safetensors").model
+    return {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+def test_the_average_of_a_walk_is_its_closed_form() -> None:
+    module = lightning.LightningModule()
+    module.weight = torch.nn.Parameter(torch.tensor(4.0))
+    average = WeightAverage(0.5)
+    average.on_train_start(None, module)  # type: ignore[arg-type]
+    expected, walk = 4.0, [1.0, -2.0, 8.0, 3.0, 5.0, 7.0, 6.0, 9.0, 0.0, 2.0]
+    for n, value in enumerate(walk):
+        torch.nn.init.constant_(module.weight, value)
+        average.on_train_batch_end(None, module)  # type: ignore[arg-type]
+        stays = min(0.5, (1 + n) / (10 + n))
+        expected = stays * expected + (1 - stays) * value
+    average.give(module)
+    assert module.weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_what_is_saved_is_the_average_and_the_training_is_the_same(tmp_path: Path) -> None:
+    plain, last, mean = (train(tmp_path / str(average), average) for average in (None, 1e-9, 0.9))
+    for name, weight in plain.items():
+        torch.testing.assert_close(last[name], weight, rtol=0, atol=1e-6)
+    assert any((mean[name] - weight).abs().max() > 1e-4 for name, weight in plain.items())
+    checkpoints = [
+        torch.load(tmp_path / name / "mse-q1" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for name in ("None", "0.9")
+    ]
+    assert all(torch.equal(checkpoints[1][name], weight) for name, weight in checkpoints[0].items())
+
+
+def test_a_resumed_training_averages_on(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole", 0.9)
+    train(tmp_path / "halves", 0.9, limit_steps=3)
+    resumed = train(tmp_path / "halves", 0.9)
+    assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
