@@ -58,12 +58,12 @@ def test_the_command_scores_it_and_draws_it(trained: Path, tmp_path: Path) -> No
     outcome = CliRunner().invoke(app, [str(word) for word in [*arguments, "-o", tmp_path / "out", "--json"]])
     assert outcome.exception is None
     (printed,) = json.loads(outcome.stdout)
-    assert printed == json.loads((tmp_path / "out" / "tiny-aux-q1.json").read_text())
+    assert printed == json.loads((tmp_path / "out" / "tiny-aux-q1-branch.json").read_text())
     assert (printed["arm"], printed["alpha"], printed["step"]) == ("task+aux", 0.1, 2)
     assert printed["training"]["seed"] == 3 and printed["images"] == 2
     assert printed["scores"]["uncompressed"]["teacher_ap"] == 100
     assert printed["scores"]["latent"].keys() == printed["scores"]["decoded"].keys()
-    assert Image.open(tmp_path / "out" / "tiny-aux-q1.png").size[0] > 1000
+    assert Image.open(tmp_path / "out" / "tiny-aux-q1-branch.png").size[0] > 1000
     with pytest.raises(ConfigError, match=r"objectness-q1.*finds no boxes"):
         words = ["evaluate-branch", trained / "objectness-q1", "--images", "scenes", "-o", tmp_path / "out"]
         raise CliRunner().invoke(app, [str(word) for word in words]).exception  # type: ignore[misc]
