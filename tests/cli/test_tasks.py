@@ -103,7 +103,7 @@ def test_classes_are_scored(world: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     for name, folder in (("a", "red"), ("b", "green")):
         (world / "pictures" / folder).mkdir()
         (world / "pictures" / f"{name}.png").rename(world / "pictures" / folder / f"{name}.png")
-    webp(world, "classes", "--annotations", world / "pictures")
+    webp(world, "classes", "--annotations", world / "pictures", "--force")
     assert json.loads((world / "results" / "webp-q95.json").read_text())["scores"]["top1"] == 100
 
 

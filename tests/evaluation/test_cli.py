@@ -160,4 +160,4 @@ def test_misuse_is_refused_before_anything_is_written(world: Path, codec_file: P
     (world / "pictures" / "2.png").write_bytes(b"")
     with pytest.raises(ImageError, match=r"2\.png"):
         call("evaluate", codec_file, *options)
-    assert not output.exists() or not list(output.iterdir())
+    assert not output.exists()

@@ -137,7 +137,7 @@ def test_it_learns_from_file_latents_of_crops_that_come_next(
         return loss
 
     monkeypatch.setattr(module.SynthesisTraining, "training_step", watches)
-    finish_one(str(source), tmp_path, SETTINGS)
+    finish_one(str(source), tmp_path / "finished", SETTINGS)
     config = preset().runs()[0].data
     stream = StepStream(open_sources(config.sources), config, 1, None)
     for place, images in enumerate(seen):

@@ -105,6 +105,7 @@ def evaluate_branch(
             command=command_line(),
             versions=versions(),
         )
+        path.parent.mkdir(parents=True, exist_ok=True)
         result.write(path)
         results.append(result)
         if seen.shown:

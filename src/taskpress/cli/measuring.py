@@ -264,6 +264,7 @@ def measure(
             fidelity=fidelity,
             progress=True,
         )
+        path.parent.mkdir(parents=True, exist_ok=True)
         result.write(path)
         results.append(result)
     if as_json:

@@ -20,10 +20,10 @@ Source = TypeVar("Source")
 def to_do(
     pairs: Sequence[tuple[Source, Path]], output: Path, force: bool, skip: bool
 ) -> list[tuple[Source, Path]]:
-    """The pairs whose target is to be written, into an output folder that is there now.
+    """The pairs whose target is to be written, into a folder below which nothing is in the way.
 
     ConfigError for targets that are there already, unless one of both options says what to do with them, and
-    for an output folder that cannot be made.
+    for an output folder that cannot be made or written to.
     """
     there = dict.fromkeys(target for _, target in pairs if os.path.lexists(target))
     if there and not (force or skip):
@@ -32,8 +32,9 @@ def to_do(
             f"{first}: is there already ({len(there)} of {len(pairs)} are); choose another folder with -o, "
             "leave out what is there with --skip, or replace it with --force"
         )
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{output}: cannot be made a folder ({error.strerror or error})") from None
+    lowest = next(path for path in (output, *output.parents) if os.path.lexists(path))
+    if not lowest.is_dir():
+        raise ConfigError(f"{output}: cannot be made a folder ({lowest} is a file)")
+    if not os.access(lowest, os.W_OK | os.X_OK):
+        raise ConfigError(f"{output}: cannot be written to ({lowest} is not yours to write)")
     return [(source, target) for source, target in pairs if force or target not in there]
