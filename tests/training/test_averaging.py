@@ -12,10 +12,11 @@ import torch
 from taskpress.coding.codec import Codec
 from taskpress.training.averaging import WeightAverage
 from taskpress.training.config import Preset
+from taskpress.training.restore import restore
 from taskpress.training.run import train_experiment
 
 
-def preset(average: float | None) -> Preset:
+def preset(average: float | None, **changes: Any) -> Preset:
     return Preset.model_validate(
         {
             "name": "tiny",
@@ -26,6 +27,7 @@ def preset(average: float | None) -> Preset:
             "rates": [0.05],
             "arms": {"mse": {}},
             "trainer": {"accelerator": "cpu", "checkpoint_every": 2, "log_every": 1},
+            **changes,
         }
     )
 
@@ -68,3 +70,12 @@ def test_a_resumed_training_averages_on(tmp_path: Path) -> None:
     train(tmp_path / "halves", 0.9, limit_steps=3)
     resumed = train(tmp_path / "halves", 0.9)
     assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+
+
+def test_a_restored_training_is_the_average_too(tmp_path: Path) -> None:
+    arms = {"task+aux": {"alpha": 0.1}}
+    train_experiment(preset(0.9, arms=arms, recognizer="scenes"), tmp_path)
+    saved = Codec.load(tmp_path / "codecs" / "tiny-aux-q1.safetensors").model
+    found = restore(tmp_path / "aux-q1").codec.model
+    for ours, theirs in zip(found.parameters(), saved.parameters(), strict=True):
+        assert torch.equal(ours, theirs)

@@ -16,6 +16,7 @@ from taskpress.coding.errors import CodecError, ConfigError, DataError
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import give_allocator
+from taskpress.training.averaging import WeightAverage
 from taskpress.training.config import RunConfig, expand
 from taskpress.training.module import CodecTraining
 from taskpress.training.settings import read_settings
@@ -42,8 +43,9 @@ class Restored:
 def restore(folder: Path, device: str = "cpu") -> Restored:
     """The training in RUN/NAME, from its config.yaml and checkpoints/last.ckpt, which is read without pickle.
 
-    Codec and branch are of one step, the codec in the full precision of training. ConfigError where the
-    folder holds no such training, or one without a branch; DataError for a damaged checkpoint.
+    Codec and branch are of one step, the codec in the full precision of training; of a training that averages
+    its weights, both are averages. ConfigError where the folder holds no such training, or one without a
+    branch; DataError for a damaged checkpoint.
     """
     config, _ = read_settings(folder / "config.yaml")
     if config.recognizer is None or config.objective.alpha == 0:
@@ -61,6 +63,10 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
         give_allocator(codec, config, recognizers[0])
         training = CodecTraining(config, step, codec, *recognizers)
         training.load_state_dict(state)
+        if config.optimizer.average is not None:
+            average = WeightAverage(config.optimizer.average)
+            average.load_state_dict(content["callbacks"][average.state_key])
+            average.give(training)
     except (OSError, RuntimeError, KeyError, EOFError, CodecError, pickle.UnpicklingError) as error:
         raise DataError(
             f"{checkpoint}: no checkpoint of {config.name}, or a damaged one; train it anew"
