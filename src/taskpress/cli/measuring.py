@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpress.cli.outcomes import to_do
+from taskpress.cli.outcomes import Source, to_do
 from taskpress.coding.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from taskpress.recognition.protocol import Recognizer
 
 SCENES = 64
-Source = TypeVar("Source")
 
 Images = Annotated[
     str,

@@ -20,7 +20,7 @@ Source = TypeVar("Source")
 def to_do(
     pairs: Sequence[tuple[Source, Path]], output: Path, force: bool, skip: bool
 ) -> list[tuple[Source, Path]]:
-    """The pairs whose target is to be written, into a folder below which nothing is in the way.
+    """The pairs whose target is to be written; the output folder is there or can be made.
 
     ConfigError for targets that are there already, unless one of both options says what to do with them, and
     for an output folder that cannot be made or written to.

@@ -13,7 +13,8 @@ class WeightAverage(lightning.Callback):
     """An exponential moving average of all weights that are trained (Polyak and Juditsky 1992).
 
     Where nearly all of a batch's gradient is its own, weights wander around what they are learning. Their
-    mean over some 1 / (1 - decay) steps is nearer to it, at the price of one copy.
+    mean over some 1 / (1 - decay) steps is nearer to it, at the price of one copy. (Lightning's own callback
+    copies all that a module refers to, the recognizers too.)
 
     decay: share of the average that stays in a step; smaller in the first ones, so that the weights of the
         beginning are soon forgotten: min(decay, (1 + n) / (10 + n)) after n steps

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -58,7 +59,7 @@ class FinishConfig(Section):
         )
 
 
-class PartTraining(lightning.LightningModule):
+class PartTraining(lightning.LightningModule, ABC):
     """What both have in common: seeds, logs and the optimizer of `part`, which is all that is trained."""
 
     part: torch.nn.Module
@@ -85,9 +86,9 @@ class PartTraining(lightning.LightningModule):
                 self.log(name, terms[name].detach(), prog_bar=True, batch_size=len(batch.images))
         return terms["loss"]
 
+    @abstractmethod
     def terms(self, batch: Batch, sender: Codec) -> dict[str, Tensor]:
         """The `loss`, and what of it is to be logged."""
-        raise NotImplementedError
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.part.parameters(), self.settings.learning_rate)
