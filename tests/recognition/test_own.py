@@ -105,3 +105,101 @@ def test_what_is_no_recognizer_says_why(text: str, spec: str, message: str, tmp_
     with pytest.raises(RecognizerError, match=message) as raised:
         load_recognizer(f"python:{tmp_path}/{spec}")
     assert "own.py" in str(raised.value) or "absent.py" in str(raised.value)
+
+
+OWN = """
+import torch
+from torch import nn
+from taskpress.recognition.named import load_recognizer
+from taskpress.recognition.protocol import Task
+
+class Own(nn.Module):
+    name, task, fingerprint = "own", Task.DETECTION, "same"
+
+    def __init__(self, argument=None):
+        super().__init__()
+        self.inner = load_recognizer("scenes")
+        self.categories = self.inner.categories
+        self.norm = nn.BatchNorm2d(3)
+
+    def predict(self, images):
+        self.norm(torch.stack(list(images)))
+        return self.inner.predict(images)
+
+    def pseudo_labels(self, images):
+        return {labels}
+
+    def loss(self, images, targets):
+        {loss}
+
+    def features(self, images):
+        return self.inner.features(images)
+"""
+
+
+def own(
+    folder: Path, labels: str = "self.predict(images)", loss: str = "return {'x': images[0].sum()}"
+) -> str:
+    text = OWN.replace("{labels}", labels).replace("{loss}", loss)
+    (folder / "own.py").write_text(text)
+    return f"python:{folder}/own.py:Own"
+
+
+def test_a_module_is_frozen_though_its_author_forgot(tmp_path: Path) -> None:
+    recognizer = load_recognizer(own(tmp_path))
+    assert isinstance(recognizer, torch.nn.Module)
+    recognizer.predict([torch.rand(3, 64, 64)])
+    assert not any(parameter.requires_grad for parameter in recognizer.parameters())
+    assert torch.equal(recognizer.norm.running_mean, torch.zeros(3)), "statistics must not move"
+
+
+def test_the_fingerprint_knows_the_code_and_the_argument(tmp_path: Path) -> None:
+    """Else labels of one threshold would be taken from the cache for another."""
+    weights = tmp_path / "weights.bin"
+    weights.write_bytes(b"1")
+    found = []
+    spec = own(tmp_path)
+    found += [
+        load_recognizer(one).fingerprint for one in (spec, f"{spec}:a", f"{spec}:b", f"{spec}:{weights}")
+    ]
+    weights.write_bytes(b"2")
+    found.append(load_recognizer(f"{spec}:{weights}").fingerprint)
+    found.append(load_recognizer(own(tmp_path, labels="self.predict(images)[:1]")).fingerprint)
+    assert len(set(found)) == len(found)
+    own(tmp_path)
+    assert load_recognizer(spec).fingerprint == found[0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "loss", "message"),
+    [
+        ("self.predict(images)", "raise ValueError('no boxes')", "it raises ValueError: no boxes"),
+        ("self.predict(images)", "return {'x': images[0].detach().sum()}", "no gradient at the image"),
+        ("self.predict(images)", "return {'x': images[0].sum() / 0}", "not finite"),
+        (
+            "self.predict(images)",
+            "return {'x': self.norm.weight.requires_grad_().sum()}",
+            "the image is none",
+        ),
+        ("[{}]", "return {'x': images[0].sum()}", "no list of one Detections"),
+    ],
+)
+def test_what_teaches_nothing_is_refused_before_anything_is_trained(
+    labels: str, loss: str, message: str, tmp_path: Path
+) -> None:
+    preset = Preset.model_validate(
+        {
+            "name": "own",
+            "recognizer": own(tmp_path, labels, loss),
+            "codec": {"channels": 8},
+            "data": {"sources": ["scenes:2"], "patch": 64},
+            "start": {"rate": 0.01, "optimizer": {"steps": 1}},
+            "optimizer": {"steps": 1},
+            "rates": [1.0],
+            "arms": {"task": {"alpha": 0.0}},
+            "trainer": {"accelerator": "cpu"},
+        }
+    )
+    with pytest.raises(RecognizerError, match=message):
+        train_experiment(preset, tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
 from taskpress.coding.codec import Codec
 from taskpress.recognition.named import load_recognizer
 from taskpress.training.data import StepStream, open_sources
-from taskpress.training.module import CodecTraining
+from taskpress.training.module import CodecTraining, layer_shapes
 from taskpress.training.presets import load_preset
 from taskpress.training.teacher import Teacher
 from taskpress.training.trainer import build_trainer
@@ -77,3 +79,20 @@ def test_gradients_are_clipped_as_configured(module: CodecTraining) -> None:
     module.configure_gradient_clipping(optimizer, 0.5)
     norms = [torch.nn.utils.get_total_norm([p.grad for p in parameters]) for parameters in (codec, branch)]
     assert [norm.item() for norm in norms] == pytest.approx([0.25, 0.5], rel=1e-4)
+
+
+def test_layers_are_probed_where_the_last_training_moved_the_recognizer() -> None:
+    """Recognizers are opened once for all trainings of an experiment, and stay on the device of the first.
+    `meta` stands for a GPU: it takes no tensor of the CPU either."""
+
+    class OneLayer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = torch.nn.Conv2d(3, 5, 4, stride=4)
+
+        def features(self, images):
+            return [self.layer(torch.stack(list(images)))]
+
+    recognizer: Any = OneLayer()
+    assert layer_shapes(recognizer, 64) == [(5, 16)]
+    assert layer_shapes(recognizer.to("meta"), 64) == [(5, 16)]

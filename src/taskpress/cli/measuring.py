@@ -173,14 +173,12 @@ def checked_device(device: str) -> str:
 
 def open_recognizer(spec: str, device: str) -> Recognizer:
     """The recognizer that --recognizer names, on --device."""
-    from torch import nn
-
+    from taskpress.recognition.device import move
     from taskpress.recognition.named import load_recognizer
 
     device = checked_device(device)
     recognizer = load_recognizer(spec)
-    if isinstance(recognizer, nn.Module):
-        recognizer.to(device)
+    move(recognizer, device)
     return recognizer
 
 

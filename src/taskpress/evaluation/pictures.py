@@ -8,12 +8,12 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from taskpress.coding.errors import DataError
 from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset, Sample
 from taskpress.progress import tracked
+from taskpress.recognition.device import device_of
 from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import Target
 
@@ -39,9 +39,7 @@ def resized(image: Pixels, resize: int | None) -> Pixels:
 
 def as_input(image: Pixels, recognizer: Recognizer) -> torch.Tensor:
     """Float [3, H, W] in [0, 1], where the recognizer computes."""
-    parameters = recognizer.parameters() if isinstance(recognizer, nn.Module) else iter(())
-    parameter = next(parameters, None)
-    return to_tensor(image).to("cpu" if parameter is None else parameter.device)
+    return to_tensor(image).to(device_of(recognizer))
 
 
 def in_original_pixels(target: Seen, coded: Pixels, sample: Sample) -> Seen:

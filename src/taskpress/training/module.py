@@ -14,6 +14,7 @@ from taskpress.auxiliary.named import build_auxiliary
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError, TrainingError
 from taskpress.coding.estimate import Estimate
+from taskpress.recognition.device import device_of
 from taskpress.recognition.protocol import HeadedRecognizer, Recognizer, SoftHeadedRecognizer
 from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig
@@ -180,7 +181,7 @@ def layer_shapes(recognizer: Recognizer, patch: int) -> list[tuple[int, int]]:
             "so that the scaled crop is a multiple of 32"
         )
     with torch.no_grad():
-        layers = recognizer.features([torch.full((3, patch, patch), 0.5)])
+        layers = recognizer.features([torch.full((3, patch, patch), 0.5, device=device_of(recognizer))])
     for layer in layers:
         if layer.dim() != 4:
             raise ConfigError(

@@ -14,6 +14,7 @@ from taskpress.auxiliary.branch import AuxiliaryBranch, Lesson
 from taskpress.auxiliary.features import relative_squared_error
 from taskpress.coding.errors import RecognizerError
 from taskpress.coding.estimate import Estimate
+from taskpress.recognition.device import move
 from taskpress.recognition.protocol import Recognizer, SoftRecognizer
 from taskpress.targets import Target
 from taskpress.training.allocation import roi_weighted_mse
@@ -60,8 +61,7 @@ class Objective:
     def to(self, device: torch.device) -> None:
         """Moves the recognizers, which are nobody's children."""
         for recognizer, _ in self.recognizers:
-            if isinstance(recognizer, torch.nn.Module):
-                recognizer.to(device)
+            move(recognizer, device)
 
     def progress(self, done: float) -> None:
         """Tells how much of the training is done, 0…1: a cosine schedule lowers α from its value to 0."""
@@ -92,7 +92,7 @@ class Objective:
         sums: dict[str, Tensor] = {}
         branches = [branch, *further_branches]
         for place, (recognizer, weight) in enumerate(self.recognizers):
-            found = {"task": self._task_terms(recognizer, labels[place], batch.images, decoded)}
+            found = {"task": self.task_terms(recognizer, labels[place], batch.images, decoded)}
             own = branches[place] if place < len(branches) else None
             if own is not None:
                 found["aux"] = own.loss(own(estimate.latent), self.lesson(own, place, batch.images, labels))
@@ -156,9 +156,13 @@ class Objective:
             layers = self.recognizers[place].recognizer.features(list(images))
         return layers if branch.learns == "features" else Lesson(images, layers, labels[place])
 
-    def _task_terms(
+    def task_terms(
         self, recognizer: Recognizer, labels: Sequence[Target], images: Tensor, decoded: Tensor
     ) -> dict[str, Tensor]:
+        """L_task of a recognizer by its named parts; empty where the objective has none.
+
+        labels: what it sees in `images`, [B, 3, H, W] in [0, 1]; decoded: what has become of them
+        """
         terms: dict[str, Tensor] = {}
         if self.config.task in ("outputs", "both"):
             terms.update(recognizer.loss(list(decoded), labels))

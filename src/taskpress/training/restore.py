@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.coding.checkpoints import infer_architecture
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import CodecError, ConfigError, DataError
+from taskpress.recognition.device import move
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import give_allocator
@@ -74,7 +74,6 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     # A checkpoint's medians of the latent's prior are those of before its last step, or older.
     codec.model.entropy_bottleneck.fit_quantiles()
     training.to(device).eval()
-    if isinstance(recognizers[0], nn.Module):
-        recognizers[0].to(device)
+    move(recognizers[0], device)
     assert training.branch is not None
     return Restored(config, step, training.codec, training.branch, recognizers[0])

@@ -15,20 +15,18 @@ import lightning
 import torch
 import yaml
 
-from taskpress.auxiliary.branch import Lesson
-from taskpress.auxiliary.named import check_auxiliary
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
-from taskpress.training.allocation import check_boxes, give_allocator
+from taskpress.training.allocation import give_allocator
 from taskpress.training.averaging import WeightAverage
 from taskpress.training.branch_first import teach_branches
+from taskpress.training.checks import check_losses
 from taskpress.training.config import Preset, RunConfig, expand
 from taskpress.training.data import CropsModule
-from taskpress.training.module import OF_LAYERS, CodecTraining, heads_of, layer_shapes
-from taskpress.training.objective import Objective, Weighted
+from taskpress.training.module import CodecTraining
 from taskpress.training.settings import read_settings
 from taskpress.training.teacher import Teacher
 from taskpress.training.trainer import build_trainer, step_of
@@ -63,7 +61,7 @@ def train_experiment(
         spec: load_recognizer(expand(spec)) for spec in dict.fromkeys(chain(*map(recognizers_of, chosen)))
     }
     for config in chosen:
-        _check(config, [known[spec] for spec in recognizers_of(config)])
+        check_losses(config, [(spec, known[spec]) for spec in recognizers_of(config)])
     for config in chosen:
         start = preset.start_of(config)
         initial = codec_path(folder, start) if start is not None else None
@@ -81,31 +79,6 @@ def recognizers_of(config: RunConfig) -> list[str]:
     if config.recognizer is None:
         return []
     return [config.recognizer, *(one.recognizer for one in config.further)]
-
-
-def _check(config: RunConfig, recognizers: Sequence[Recognizer]) -> None:
-    """ConfigError or RecognizerError for losses that these recognizers cannot give."""
-    first, further = next(iter(recognizers), None), [Weighted(one, 1.0) for one in recognizers[1:]]
-    Objective(config.objective, config.rate, first, further=further)
-    check_boxes(config, first)
-    if config.objective.alpha == 0:
-        return
-    kinds = [config.objective.auxiliary, *(one.auxiliary for one in config.further)]
-    for kind, recognizer in zip(kinds, recognizers, strict=False):
-        if kind is not None:
-            check_auxiliary(kind, recognizer.task)
-        if kind in OF_LAYERS:
-            layer_shapes(recognizer, config.data.patch)
-        if kind == "heads":
-            _try_heads(recognizer, config)
-
-
-@torch.no_grad()
-def _try_heads(recognizer: Recognizer, config: RunConfig) -> None:
-    """Raises what heads raise that cannot be given layers, before anything is trained."""
-    grey = torch.full((1, 3, config.data.patch, config.data.patch), 0.5)
-    layers, labels = recognizer.features(list(grey)), recognizer.pseudo_labels(list(grey))
-    heads_of(recognizer, config.objective.task)(layers, Lesson(grey, layers, labels))
 
 
 def _train(

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
 from taskpress.coding.files import atomic_write
 from taskpress.coding.images import to_tensor
+from taskpress.recognition.device import device_of
 from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import TARGETS, Target
 
@@ -76,9 +76,7 @@ class Teacher:
             self._bytes -= freed
 
     def _recognize(self, image: NDArray[np.uint8]) -> Target:
-        tensor = to_tensor(image)
-        if isinstance(self.recognizer, nn.Module):
-            tensor = tensor.to(next(self.recognizer.parameters()).device)
+        tensor = to_tensor(image).to(device_of(self.recognizer))
         labels: Target = self.recognizer.pseudo_labels([tensor])[0]
         return labels.to("cpu")
 
