@@ -245,6 +245,8 @@ def test_what_is_there_is_replaced_or_left_out_only_where_asked(
     assert (coded / "rgb.tpc").read_bytes() == b"of another picture"
     assert taskpress(*command, "--force").code == 0
     assert (coded / "rgb.tpc").read_bytes().startswith(b"TPC")
+    other = taskpress("encode", "mse-n32", *command[2:], "--skip")
+    assert other.code == 2 and "another codec" in other.err and "rgb.tpc" in other.err
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from taskpress.cli.evaluate import default_curve
@@ -35,6 +36,8 @@ def test_anchors_then_compare(world: Path) -> None:
     with pytest.raises(ConfigError, match=r"webp-q40\.json.*--skip.*--force"):
         call(*again)
     assert call(*again, "--skip", "--json").stdout == "[]\n"
+    with pytest.raises(ConfigError, match=r"webp-q40\.json.*its resize is None, not 64.*--force"):
+        call(*again, "--skip", "--resize", 64)
     assert json.loads((results / "webp-q40.json").read_text())["fidelity"] is not None
     call(*again, "--force")
     assert json.loads((results / "webp-q40.json").read_text())["fidelity"] is None
@@ -59,6 +62,7 @@ def test_evaluate_writes_one_file_and_prints_json(world: Path, codec_file: Path)
     assert written["curve"] == "small"
     assert written["codec"] == "small-q1"
     assert written["codec_fingerprint"] == Codec.load(codec_file).fingerprint
+    assert written["precision"] == "float32"
     assert written["encoder"]["parameters"] > 0
     assert written["encoder"]["macs_per_pixel"] > 0
     assert written["resize"] == 64
@@ -161,3 +165,21 @@ def test_misuse_is_refused_before_anything_is_written(world: Path, codec_file: P
     with pytest.raises(ImageError, match=r"2\.png"):
         call("evaluate", codec_file, *options)
     assert not output.exists()
+
+
+def test_a_result_of_another_codec_of_that_name_is_not_taken_for_this_ones(
+    world: Path, codec_file: Path
+) -> None:
+    """What `finish` writes is called as what it was made of."""
+    output = world / "results"
+    command = ["evaluate", codec_file, *data_options(world), "--limit", 1, "--no-fidelity", "-o", output]
+    call(*command)
+    codec = Codec.load(codec_file)
+    with torch.no_grad():
+        next(codec.model.parameters()).add_(0.01)
+    finished = world / "finished" / codec_file.name
+    finished.parent.mkdir()
+    codec.save(finished)
+    with pytest.raises(ConfigError, match=r"its codec fingerprint is .*--force"):
+        call("evaluate", finished, *command[2:], "--skip")
+    assert call(*command, "--skip", "--json").stdout == "[]\n"

@@ -9,7 +9,7 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpress.coding.bitstream import unpack
+from taskpress.coding.bitstream import HEAD, MAGIC, unpack
 from taskpress.coding.checkpoints import shipped_names
 from taskpress.coding.codec import Codec, Region
 from taskpress.coding.errors import BitstreamError, TaskPressError
@@ -37,6 +37,16 @@ def read_bitstream(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise BitstreamError(f"{path}: cannot be read ({error.strerror or error})") from None
+
+
+def coded_with(path: Path) -> str | None:
+    """The codec's fingerprint in the first bytes of a .tpc file, all that is read of it; None for none."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+    except OSError:
+        return None
+    return head[4:].hex() if len(head) == HEAD and head.startswith(MAGIC) else None
 
 
 class CodecFinder:

@@ -12,6 +12,7 @@ from taskpress.cli.measuring import AsJson, Precision, TileSide
 from taskpress.cli.outcomes import Force, Skip, to_do
 from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
 from taskpress.coding.bitstream import MAX_SIDE
+from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
 
 
@@ -38,6 +39,7 @@ def encode(
 
     Example: taskpress encode scenes-aux-q3 photos -o coded
     """
+    from taskpress.cli.bitstreams import coded_with
     from taskpress.coding.codec import Codec
     from taskpress.coding.images import read_image, resize_long_side
     from taskpress.coding.picture_coding import check_tile
@@ -72,7 +74,14 @@ def encode(
     def line(row: Row) -> str:
         return f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp"
 
-    wanted = to_do(targets(pairs, output, ".tpc"), output, force, skip)
+    outcomes = targets(pairs, output, ".tpc")
+    wanted = to_do(outcomes, output, force, skip)
+    for _, target in set(outcomes) - set(wanted):
+        if (coder := coded_with(target)) not in (None, model.fingerprint):
+            raise ConfigError(
+                f"{target}: was coded with another codec, {coder}; choose another folder with -o, or code "
+                "anew with --force"
+            )
     # Losses that sample draw from torch's one random state: pictures are refined one after another.
     at_once = jobs if refinement is None else 1
     run_all(work, wanted, "encoding", at_once, line, as_json)

@@ -244,10 +244,19 @@ def measure(
     as_json: bool,
 ) -> None:
     """Evaluates every coder against one reference; each result is on disk before the next coder starts."""
-    from taskpress.evaluation.rate_accuracy import evaluate, make_reference
+    from taskpress.evaluation.rate_accuracy import (
+        check_measurement,
+        evaluate,
+        make_reference,
+        measurement,
+    )
 
     paths = result_paths(output, [coder.name for coder in coders])
     todo = results_to_do(coders, paths, output, force, skip)
+    left_out = set(paths) - {path for _, path in todo}
+    for coder, path in zip(coders, paths, strict=True):
+        if path in left_out:
+            check_measurement(path, measurement(coder, dataset, recognizer, resize, limit))
     reference = make_reference(dataset, recognizer, resize, limit, progress=True) if todo else None
     results = []
     for coder, path in todo:

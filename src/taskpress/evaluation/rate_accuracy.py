@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from pydantic import ValidationError
@@ -132,6 +133,43 @@ def make_reference(
     )
 
 
+def measurement(
+    coder: Coder,
+    dataset: Dataset,
+    recognizer: Recognizer,
+    resize: int | None = None,
+    limit: int | None = None,
+) -> dict[str, Any]:
+    """What tells a measurement from others, as `Result` has it by name: coder, pictures, recognizer."""
+    learned = coder if isinstance(coder, CodecCoder) else None
+    return {
+        "curve": coder.curve,
+        "codec": coder.name,
+        "codec_fingerprint": None if learned is None else learned.codec.fingerprint,
+        "refined": None if learned is None else refined_as(learned.refinement),
+        "precision": None if learned is None else learned.codec.precision,
+        "recognizer": recognizer.name,
+        "recognizer_fingerprint": recognizer.fingerprint,
+        "dataset": dataset.name,
+        "images": len(dataset) if limit is None else min(limit, len(dataset)),
+        "resize": resize,
+    }
+
+
+def check_measurement(path: Path, wanted: dict[str, Any]) -> None:
+    """ConfigError where the result in `path` is of another `measurement`; DataError for none at all."""
+    there = Result.read(path)
+    known = {name: getattr(there, name) for name in wanted}
+    if known["precision"] is None:
+        known["precision"] = wanted["precision"]
+    other = next((name for name in wanted if known[name] != wanted[name]), None)
+    if other is not None:
+        raise ConfigError(
+            f"{path}: is of another measurement (its {other.replace('_', ' ')} is {known[other]}, not "
+            f"{wanted[other]}); choose another folder with -o, or measure anew with --force"
+        )
+
+
 def evaluate(
     coder: Coder,
     dataset: Dataset,
@@ -154,9 +192,9 @@ def evaluate(
     """
     if reference is None:
         reference = make_reference(dataset, recognizer, resize, limit, progress)
-    count = len(dataset) if limit is None else min(limit, len(dataset))
+    told = measurement(coder, dataset, recognizer, resize, limit)
     made_for = (reference.dataset, reference.recognizer, reference.resize, len(reference.image_ids))
-    if made_for != (dataset.name, recognizer.fingerprint, resize, count):
+    if made_for != (told["dataset"], told["recognizer_fingerprint"], resize, told["images"]):
         raise ConfigError(
             "the reference was made for another data set, recognizer, resize or number of pictures"
         )
@@ -193,16 +231,8 @@ def evaluate(
     matches = judge.matches()
     pixels = sum(picture.pixels for picture in pictures)
     result = Result.of_scores(
-        curve=coder.curve,
-        codec=coder.name,
-        codec_fingerprint=codec.fingerprint if codec is not None else None,
+        **told,
         training=trained_as(codec) if codec is not None else None,
-        refined=refined_as(coder.refinement) if isinstance(coder, CodecCoder) else None,
-        recognizer=recognizer.name,
-        recognizer_fingerprint=recognizer.fingerprint,
-        dataset=dataset.name,
-        images=len(pictures),
-        resize=resize,
         bpp=sum(picture.bits for picture in pictures) / pixels,
         task=recognizer.task,
         scores=scores,

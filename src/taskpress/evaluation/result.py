@@ -77,7 +77,8 @@ class Result(Stored):
     pictures without any coding. ap, ap50, teacher_ap, teacher_ap50 and their uncompressed_* repeat box AP,
     where the task has it: files of before there was a second task hold nothing else. `training` is null for
     coders that were not trained here, `fidelity` where it was not measured, and both in older files.
-    `refined` is null where an encoder took its first guess.
+    `refined` is null where an encoder took its first guess. `precision` is what a learned codec's transforms
+    computed in, null in older files.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -88,6 +89,7 @@ class Result(Stored):
     codec_fingerprint: str | None = None
     training: TrainedAs | None = None
     refined: RefinedAs | None = None
+    precision: str | None = None
     recognizer: str
     recognizer_fingerprint: str | None = None
     dataset: str
