@@ -52,6 +52,18 @@ def test_intervals_hold_the_truth_as_often_as_they_say() -> None:
     assert np.mean([one.high for one in found]) < 2.5
 
 
+def test_a_cosine_at_its_bound_is_not_taken_for_certain() -> None:
+    """A ratio of estimates may lie beyond 1, where clipping first would leave nothing for the error."""
+    expected = np.zeros((2, 1, 100))
+    expected[:, 0, :2] = [[0.079, 0.0], [0.044 * 0.9, 0.044 * 0.436]]
+    errors = []
+    for seed in range(80):
+        noise = np.random.default_rng(seed).normal(size=(2, 128, 100)) * [[[0.051]], [[0.047]]]
+        found = statistics((expected + noise).astype(np.float32), NAMES).cosines["task aux"]
+        errors += [found.error] if found.value == 1 else []
+    assert len(errors) > 5 and min(errors) > 0.02
+
+
 def test_a_gradient_without_expectation_has_no_cosine() -> None:
     rng = np.random.default_rng(3)
     flip = np.where(np.arange(6) % 2, 1.0, -1.0)[:, None]

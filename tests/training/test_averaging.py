@@ -43,14 +43,30 @@ def test_the_average_of_a_walk_is_its_closed_form() -> None:
     module.weight = torch.nn.Parameter(torch.tensor(4.0))
     average = WeightAverage(0.5)
     average.on_train_start(None, module)  # type: ignore[arg-type]
-    expected, walk = 4.0, [1.0, -2.0, 8.0, 3.0, 5.0, 7.0, 6.0, 9.0, 0.0, 2.0]
+    expected, walk = 0.0, [1.0, -2.0, 8.0, 3.0, 5.0, 7.0, 6.0, 9.0, 0.0, 2.0]
     for n, value in enumerate(walk):
         torch.nn.init.constant_(module.weight, value)
         average.on_train_batch_end(None, module)  # type: ignore[arg-type]
-        stays = min(0.5, (1 + n) / (10 + n))
+        stays = 0.5 if n else 0.0
         expected = stays * expected + (1 - stays) * value
     average.give(module)
     assert module.weight.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_window_is_what_the_decay_says_in_short_trainings_too() -> None:
+    """Before it is full, the average is the plain mean of the steps that there were."""
+    module = lightning.LightningModule()
+    module.weight = torch.nn.Parameter(torch.tensor(100.0))
+    found = {}
+    for decay in (0.9, 0.99, 0.999):
+        average = WeightAverage(decay)
+        average.on_train_start(None, module)  # type: ignore[arg-type]
+        for step in range(400):
+            torch.nn.init.constant_(module.weight, float(step))
+            average.on_train_batch_end(None, module)  # type: ignore[arg-type]
+        found[decay] = 399 - average.weights[0].item()
+    # Mean ages: decay / (1 - decay) where the window is long full, half of all steps where it is not.
+    assert found == pytest.approx({0.9: 9.0, 0.99: 96.6, 0.999: 199.5}, abs=0.1)
 
 
 def test_what_is_saved_is_the_average_and_the_training_is_the_same(tmp_path: Path) -> None:

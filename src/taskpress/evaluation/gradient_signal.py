@@ -108,7 +108,8 @@ def statistics(gradients: NDArray[np.float32], names: Sequence[str]) -> Statisti
         known = np.array([other for other in others if other is not None])
         sure = value is not None and len(known) == n
         cosines[f"{names[first]} {names[second]}"] = Cosine(
-            value=value if sure else None, error=_jackknife(known) if sure else None
+            value=float(np.clip(value, -1, 1)) if value is not None and sure else None,
+            error=_jackknife(known) if sure else None,
         )
     return Statistics(terms, cosines)
 
@@ -123,10 +124,11 @@ def _gram(rows: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _cosine(products: NDArray[np.float64], first: int, second: int) -> float | None:
+    """Of estimates, so it may lie beyond 1: clipped before their spread is taken, it would look certain."""
     squares = products[first, first], products[second, second]
     if min(squares) <= 0:
         return None
-    return float(np.clip(products[first, second] / np.sqrt(squares[0] * squares[1]), -1, 1))
+    return float(products[first, second] / np.sqrt(squares[0] * squares[1]))
 
 
 def _root(square: float) -> float:

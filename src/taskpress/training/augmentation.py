@@ -1,6 +1,7 @@
 """More from few pictures: other sizes and other light.
 
-A recognizer is at hand that says what it sees in whatever comes of it, so distillation loses nothing by it.
+With soft outputs, features and classes the recognizer says what it sees in whatever comes of it. Boxes, masks
+and maps are those of the picture at full size and light, scaled and cut: at another size it may see others.
 """
 
 from __future__ import annotations

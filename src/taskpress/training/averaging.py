@@ -16,8 +16,8 @@ class WeightAverage(lightning.Callback):
     mean over some 1 / (1 - decay) steps is nearer to it, at the price of one copy. (Lightning's own callback
     copies all that a module refers to, the recognizers too.)
 
-    decay: share of the average that stays in a step; smaller in the first ones, so that the weights of the
-        beginning are soon forgotten: min(decay, (1 + n) / (10 + n)) after n steps
+    decay: share of the average that stays in a step. Until there have been 1 / (1 - decay) steps, it is the
+        plain mean of those that there were: n / (n + 1) after n steps
     """
 
     def __init__(self, decay: float) -> None:
@@ -33,7 +33,7 @@ class WeightAverage(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any
     ) -> None:
-        stays = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        stays = min(self.decay, self.steps / (self.steps + 1))
         current = [weight.detach() for weight in module.parameters()]
         torch._foreach_lerp_(self.weights, current, 1 - stays)
         self.steps += 1

@@ -175,9 +175,7 @@ class OptimizerConfig(Section):
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
     clip_apart: bool = Field(False, description="clip codec, branch and allocator each by its own norm")
-    average: float | None = Field(
-        None, gt=0, lt=1, description="decay of a moving average of the weights, which is then what is saved"
-    )
+    average: float | None = Field(None, gt=0, lt=1, description="decay of a mean of weights, which is saved")
 
     @model_validator(mode="after")
     def _one_length(self) -> OptimizerConfig:
