@@ -89,6 +89,11 @@ class CocoImages:
                 f"{self.folder} (first: {missing[0]}); pass the folder these annotations were made for"
             )
 
+    @property
+    def names(self) -> list[str]:
+        """Of the files in order, as the annotations list them."""
+        return [image["file_name"] for image in self._truth["images"]]
+
     def __len__(self) -> int:
         return len(self._truth["images"])
 

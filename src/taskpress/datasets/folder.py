@@ -42,6 +42,11 @@ class ImageFolder:
         self.name = self.folder.resolve().name
         self._paths = find_pictures(folder)
 
+    @property
+    def names(self) -> list[str]:
+        """Of the files in order, relative to the folder."""
+        return [path.relative_to(self.folder).as_posix() for path in self._paths]
+
     def __len__(self) -> int:
         return len(self._paths)
 

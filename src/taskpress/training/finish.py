@@ -197,6 +197,7 @@ def _finish(
                 settings.part,
                 settings.steps,
                 settings.learning_rate,
+                contents=codec.card.get("contents"),
             ),
             "finish": {**_finished(codec), settings.part: {**one.told, "command": command}},
         }

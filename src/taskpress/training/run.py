@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from taskpress.training.averaging import WeightAverage
 from taskpress.training.branch_first import teach_branches
 from taskpress.training.checks import check_losses
 from taskpress.training.config import Preset, RunConfig, expand
+from taskpress.training.contents import by_content, contents_of
 from taskpress.training.data import CropsModule
 from taskpress.training.module import CodecTraining
 from taskpress.training.settings import read_settings
@@ -69,7 +70,7 @@ def train_experiment(
             raise ConfigError(
                 f"{initial}: the start is not trained yet; run it first with --only {start.short_name}"
             )
-        recognizers = [known[spec] for spec in recognizers_of(config)]
+        recognizers = [(spec, known[spec]) for spec in recognizers_of(config)]
         codecs.append(_train(config, folder, preset, recognizers, initial, limit_steps, command))
     return codecs
 
@@ -85,11 +86,12 @@ def _train(
     config: RunConfig,
     folder: Path,
     preset: Preset,
-    recognizers: Sequence[Recognizer],
+    named: Sequence[tuple[str, Recognizer]],
     initial: Path | None,
     limit_steps: int | None,
     command: str,
 ) -> Path:
+    recognizers = [recognizer for _, recognizer in named]
     teachers = [teacher_of(config, recognizer) for recognizer in recognizers] or [None]
     data = CropsModule(config.data, config.seed, teachers[0], teachers[1:])
     codec = _initial_codec(config, initial)
@@ -99,6 +101,7 @@ def _train(
     provenance: dict[str, Any] = {
         "initial": initial.stem if initial else config.codec.init,
         "begins_as": codec.fingerprint,
+        "contents": contents_of(config, data.pictures, named),
     }
     began_with = codec.card.get("settings") if initial is not None else None
     if initial is not None and codec.card.get("rehearsal"):
@@ -137,7 +140,9 @@ def _train(
             "steps": trainer.global_step,
             "command": command,
             "config": config.model_dump(),
-            "settings": settings_digest(config, trainer.global_step, began_with),
+            "settings": settings_digest(
+                config, trainer.global_step, began_with, contents=provenance["contents"]
+            ),
             "versions": {
                 "taskpress": __version__,
                 "torch": torch.__version__,
@@ -187,15 +192,19 @@ def _initial_codec(config: RunConfig, initial: Path | None) -> Codec:
     return codec
 
 
-def settings_digest(config: RunConfig, steps: int, *further: object) -> str:
+def settings_digest(
+    config: RunConfig, steps: int, *further: object, contents: Mapping[str, str] | None = None
+) -> str:
     """16 hexadecimal digits of all that decides a codec but its λ and seed, as far as settings say it.
 
-    Settings at their defaults do not count, so that those of a later version change nothing.
+    Settings at their defaults do not count, so that those of a later version change nothing; of paths counts
+    what is there (`contents_of`).
     """
     own = {"name", "experiment", "quality", "rate", "seed"}
     told = config.model_dump(exclude=own, exclude_defaults=True)
     for section, names in OWN_FIELDS.items():
         told[section] = {name: value for name, value in told.get(section, {}).items() if name not in names}
+    told = by_content(told, contents or {})
     return hashlib.sha256(json.dumps([told, steps, further], sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -216,14 +225,29 @@ def _claim(own: Path, wanted: dict[str, Any]) -> None:
     if path.exists():
         config, provenance = read_settings(path)
         there = {**provenance, **config.model_dump()}
-        other = [name for key in wanted for name in _differing(key, wanted[key], there.get(key))]
+        _check_contents(path, wanted["contents"], there.pop("contents", {}))
+        settings = [key for key in wanted if key != "contents"]
+        other = [name for key in settings for name in _differing(key, wanted[key], there.get(key))]
         if not other:
             return
         if other != ["begins_as"] or not provenance.get("rehearsal"):
-            raise ConfigError(f"{path}: this training began with another `{other[0]}`; choose another -o")
+            way = "choose another -o"
+            if other[0] == "rate":
+                way = f"trainings are numbered in order of λ, so further ones need {way} and `name`"
+            raise ConfigError(f"{path}: this training began with another `{other[0]}`; {way}")
         shutil.rmtree(own)
     own.mkdir(parents=True, exist_ok=True)
     atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
+
+
+def _check_contents(path: Path, ours: dict[str, str], theirs: dict[str, str]) -> None:
+    """ConfigError where a name stands for other pictures or another recognizer than when a training began."""
+    changed = next((name for name in ours if theirs.get(name, ours[name]) != ours[name]), None)
+    if changed is not None:
+        raise ConfigError(
+            f"{path}: {changed} is not what it was when this training began (pictures were added, removed or "
+            "renamed, or the recognizer is another); bring it back, or choose another -o"
+        )
 
 
 def _differing(key: str, ours: Any, theirs: Any) -> list[str]:

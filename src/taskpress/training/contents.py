@@ -1,0 +1,53 @@
+"""What paths in a training's settings stand for: which pictures, which recognizer, by content."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from taskpress.datasets.coco import CocoImages
+from taskpress.datasets.folder import ImageFolder
+from taskpress.recognition.protocol import Recognizer
+from taskpress.training.config import RunConfig
+from taskpress.training.data import Mixture
+
+
+def contents_of(
+    config: RunConfig, pictures: Mixture, recognizers: Iterable[tuple[str, Recognizer]]
+) -> dict[str, str]:
+    """16 hexadecimal digits for each source and recognizer, as the settings name it.
+
+    Of a source that is which pictures there are, by name and in order: what is drawn in a step depends on it.
+    Drawn scenes are what they are called.
+    """
+    found = {spec: recognizer.fingerprint[:16] for spec, recognizer in recognizers}
+    for source, dataset in zip(config.data.sources, pictures.datasets, strict=True):
+        if isinstance(dataset, ImageFolder | CocoImages):
+            found[_key(source)] = _digest(dataset.names)
+    return found
+
+
+def by_content(settings: Any, contents: Mapping[str, str]) -> Any:
+    """Settings with the digest in place of every path, so that two machines tell the same of one training.
+
+    Names without an argument (`scenes`) are the same everywhere, and stay.
+    """
+    if isinstance(settings, dict):
+        if set(settings) == {"images", "annotations"}:
+            return contents.get(_key(settings), settings)
+        return {name: by_content(value, contents) for name, value in settings.items()}
+    if isinstance(settings, list):
+        return [by_content(value, contents) for value in settings]
+    if isinstance(settings, str) and any(mark in settings for mark in ":/\\"):
+        return contents.get(settings, settings)
+    return settings
+
+
+def _key(source: str | Mapping[str, str]) -> str:
+    return source if isinstance(source, str) else f"{source['images']} by {source['annotations']}"
+
+
+def _digest(names: Sequence[str]) -> str:
+    told = "".join(f"{name}\n" for name in names)
+    return hashlib.sha256(told.encode(errors="surrogateescape")).hexdigest()[:16]
