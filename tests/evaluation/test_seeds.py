@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import DataError
+from taskpress.coding.errors import ConfigError, DataError
 from taskpress.evaluation.bootstrap import Sampled, mean_curve
 from taskpress.evaluation.compare import Comparison, compare
 from taskpress.evaluation.rate_accuracy import trained_as
@@ -113,6 +113,38 @@ def test_what_cannot_be_told_apart_is_refused(make_result: Make) -> None:
     assert len(repeats("jpeg", [*plain, *plain]).points) == 8
 
 
+def test_two_experiments_are_no_curve(make_result: Make) -> None:
+    """Both may have an arm `task`: a curve through the points of both would be of neither."""
+
+    def of(experiment: str | None, factor: float, settings: str | None = None) -> list[Result]:
+        told = {"experiment": experiment, "settings": settings}
+        found = trained(make_result, "task", 1, factor, [(r + factor, b, a) for r, b, a in POINTS])
+        return [
+            one.model_copy(update={"training": one.training and one.training.model_copy(update=told)})
+            for one in found
+        ]
+
+    with pytest.raises(DataError, match=r"'task-q4' of 'street' and 'task-q4' of 'coco'.*--curve"):
+        repeats("task", [*of("street", 1.0), *of("coco", 2.0)])
+    older = repeats("task", [*of(None, 1.0), *of("coco", 2.0, "b")])
+    assert "not every training of 'task' says its settings" in (older.note or "")
+
+
+def test_compare_puts_results_into_other_curves(world: Path, make_result: Make) -> None:
+    for folder, factor in (("mine", 0.5), ("theirs", 1.0)):
+        (world / folder).mkdir()
+        for result in trained(make_result, "task", 1, factor):
+            result.write(world / folder / f"{result.codec}.json")
+    both = ("compare", world / "mine", world / "theirs", "--bootstrap", 0, "-o", world / "out", "--json")
+    with pytest.raises(DataError, match="--curve"):
+        call(*both)
+    printed = json.loads(call(*both, "--curve", f"mine={world}/mine/*").stdout)
+    (row,) = printed["rows"]
+    assert row["curve"] == "mine" and row["bd_rate"]["ap"] == pytest.approx(-50)
+    with pytest.raises(ConfigError, match="--curve mine=nothing/"):
+        call(*both, "--curve", "mine=nothing/*")
+
+
 def test_means_of_draws_are_means_of_both_coordinates() -> None:
     rng = np.random.default_rng(3)
     one, two = (Sampled(rng.random(5), rng.random(5)) for _ in range(2))
@@ -140,12 +172,13 @@ def test_the_card_tells_the_seed_through_the_command_line(world: Path) -> None:
         folder = world / f"run-{seed}"
         folder.mkdir()
         files.append(folder / "toy-task-q1.safetensors")
-        card = {"arm": "task", "config": {"seed": seed, "rate": 0.5}}
+        card = {"arm": "task", "config": {"seed": seed, "rate": 0.5, "experiment": "toy"}}
         Codec.create("mean-scale-hyperprior", 8, seed=seed).save(files[-1], card=card)
-    assert trained_as(Codec.load(files[1])) == TrainedAs(seed=2, rate=0.5)
+    assert trained_as(Codec.load(files[1])) == TrainedAs(seed=2, rate=0.5, experiment="toy")
     assert trained_as(Codec.create("mean-scale-hyperprior", 8)) is None
     call("evaluate", *files, *data_options(world), "-o", world / "results")
     written = json.loads((world / "results" / "toy-task-q1-s2.json").read_text())
-    assert (written["curve"], written["training"]) == ("task", {"seed": 2, "rate": 0.5, "settings": None})
+    training = {"seed": 2, "rate": 0.5, "settings": None, "experiment": "toy"}
+    assert (written["curve"], written["training"]) == ("task", training)
     outcome = call("compare", world / "results", "-o", world / "out")
     assert "(2 seeds)" in outcome.stdout and " ± " in outcome.stdout

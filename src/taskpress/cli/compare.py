@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from taskpress.cli.measuring import AsJson, figure
+from taskpress.coding.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from taskpress.evaluation.bd_rate import BdRate
     from taskpress.evaluation.bootstrap import Interval
     from taskpress.evaluation.compare import Comparison
+    from taskpress.evaluation.result import Result
     from taskpress.evaluation.seeds import Spread
 
 
@@ -28,6 +32,14 @@ def compare(
     anchor: Annotated[
         str | None,
         typer.Option("--anchor", help='Curve the others are held against; else "task", else the first.'),
+    ] = None,
+    curves: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--curve",
+            metavar="NAME=PATTERN",
+            help="Put results whose file matches into a curve of that name, e.g. 'mine=runs/mine/*'.",
+        ),
     ] = None,
     bootstrap: Annotated[
         int, typer.Option("--bootstrap", min=0, help="Draws of pictures for 95 % intervals; 0: none.")
@@ -51,7 +63,8 @@ def compare(
     from taskpress.evaluation.rd_figure import write_comparison
     from taskpress.evaluation.result import Result
 
-    read = [Result.read(path) for path in comparing.find_results(results)]
+    paths = comparing.find_results(results)
+    read = renamed([Result.read(path) for path in paths], paths, curves or ())
     comparison = comparing.compare(read, anchor, bootstrap)
     written = write_comparison(comparison, output)
     if as_json:
@@ -60,6 +73,22 @@ def compare(
     print_comparison(comparison)
     for path in written:
         typer.echo(path)
+
+
+def renamed(results: Sequence[Result], paths: Sequence[Path], curves: Sequence[str]) -> list[Result]:
+    """The results in the curves that NAME=PATTERN say; ConfigError for one that fits no file."""
+    found = list(results)
+    for told in curves:
+        name, equals, pattern = told.partition("=")
+        fitting = [place for place, path in enumerate(paths) if fnmatchcase(str(path), pattern)]
+        if not (name and equals and fitting):
+            raise ConfigError(
+                f"--curve {told}: write NAME=PATTERN, the pattern one that files of results fit, e.g. "
+                f"mine={paths[0].parent}/*"
+            )
+        for place in fitting:
+            found[place] = found[place].model_copy(update={"curve": name})
+    return found
 
 
 def print_comparison(comparison: Comparison) -> None:

@@ -68,9 +68,13 @@ def trained_as(codec: Codec) -> TrainedAs | None:
     """From the card of a codec; None where it tells of no training of ours."""
     try:
         told: Any = codec.card["config"]
-        settings = codec.card.get("settings")
-        return TrainedAs.model_validate({"seed": told["seed"], "rate": told["rate"], "settings": settings})
-    except (KeyError, TypeError, ValidationError):
+        return TrainedAs(
+            seed=told["seed"],
+            rate=told["rate"],
+            settings=codec.card.get("settings"),
+            experiment=told.get("experiment"),
+        )
+    except (AttributeError, KeyError, TypeError, ValidationError):
         return None
 
 

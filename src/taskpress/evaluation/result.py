@@ -52,12 +52,14 @@ class Picture(Stored):
 class TrainedAs(Stored):
     """What tells repetitions of one training apart: its seed, and its λ as `rate` in the preset.
 
-    settings: digest of all else that it was told, the same for repetitions; None in older files
+    settings:   digest of all else that it was told, the same for repetitions; None in older files
+    experiment: name of the preset; None in older files
     """
 
     seed: int
     rate: float
     settings: str | None = None
+    experiment: str | None = None
 
 
 class RefinedAs(Stored):

@@ -91,9 +91,18 @@ class Repeats(Generic[M]):
 def by_rate_and_seed(curve: str, results: Sequence[T]) -> dict[str, dict[int, T]]:
     """What says its training, by λ (in words) and seed.
 
-    Raises DataError where one λ of a seed is there twice, where several seeds are there and a result does not
-    say its own, and where those of one λ differ in other settings than the seed, as far as results say.
+    Raises DataError where trainings of two experiments meet, where one λ of a seed is there twice, where
+    several seeds are there and a result does not say its own, and where those of one λ differ in other
+    settings than the seed, as far as results say.
     """
+    by_experiment = {one.training.experiment: one for one in results if one.training is not None}
+    by_experiment.pop(None, None)
+    if len(by_experiment) > 1:
+        (name, one), (other_name, other) = list(by_experiment.items())[:2]
+        raise DataError(
+            f"{one.codec!r} of {name!r} and {other.codec!r} of {other_name!r} are both curve {curve!r}, but "
+            "of two experiments: name their curves with --curve"
+        )
     by_rate: dict[str, dict[int, T]] = {}
     for result in results:
         if result.training is None:
@@ -128,8 +137,12 @@ def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
     by_rate = by_rate_and_seed(curve, results)
     single = tuple(OperatingPoint((result,)) for result in results)
     seeds = sorted({seed for found in by_rate.values() for seed in found})
-    kinds = {one.training.settings for one in results if one.training is not None} - {None}
-    notes = [f"the trainings of {curve!r} differ in more than λ"] if len(kinds) > 1 else []
+    kinds = {one.training.settings for one in results if one.training is not None}
+    notes = []
+    if len(kinds - {None}) > 1:
+        notes.append(f"the trainings of {curve!r} differ in more than λ")
+    elif len(kinds) > 1:
+        notes.append(f"not every training of {curve!r} says its settings, so they may differ in more than λ")
     if len(seeds) < 2:
         told = bool(seeds) and all(result.training is not None for result in results)
         return Repeats(single, {seeds[0]: single} if told else {}, *notes)
