@@ -133,14 +133,18 @@ def test_two_experiments_are_no_curve(make_result: Make) -> None:
 def test_compare_puts_results_into_other_curves(world: Path, make_result: Make) -> None:
     for folder, factor in (("mine", 0.5), ("theirs", 1.0)):
         (world / folder).mkdir()
-        for result in trained(make_result, "task", 1, factor):
+        for place, result in enumerate(trained(make_result, "task", 1, factor)):
+            assert result.training is not None
+            result.training = result.training.model_copy(update={"experiment": f"{folder}{place // 2}"})
             result.write(world / folder / f"{result.codec}.json")
     both = ("compare", world / "mine", world / "theirs", "--bootstrap", 0, "-o", world / "out", "--json")
     with pytest.raises(DataError, match="--curve"):
         call(*both)
-    printed = json.loads(call(*both, "--curve", f"mine={world}/mine/*").stdout)
-    (row,) = printed["rows"]
+    asked = ("--curve", f"mine={world}/mine/*", "--curve", f"task={world}/theirs/*")
+    (row,) = json.loads(call(*both, *asked).stdout)["rows"]
     assert row["curve"] == "mine" and row["bd_rate"]["ap"] == pytest.approx(-50)
+    (row,) = json.loads(call(*both, "--curve", "a=*/mine/*", "--curve", "b=*/theirs/*").stdout)["rows"]
+    assert row["curve"] == "b" and row["bd_rate"]["ap"] == pytest.approx(100)
     with pytest.raises(ConfigError, match="--curve mine=nothing/"):
         call(*both, "--curve", "mine=nothing/*")
 

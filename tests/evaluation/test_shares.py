@@ -46,7 +46,8 @@ def test_a_folder_is_all_its_pictures_together(world: Path) -> None:
     assert written == json.loads(output.with_suffix(".json").read_text())
     assert (written["dataset"], written["images"], written["boxes"]) == ("pictures", 4, 4)
     (found,) = written["shares"]
-    assert (found["curve"], found["training"]) == ("task", {"seed": 3, "rate": 0.5, "settings": None})
+    training = {"seed": 3, "rate": 0.5, "settings": None, "experiment": None}
+    assert (found["curve"], found["training"]) == ("task", training)
     data = Squares()
     per_picture = [allocate(codec, data[index].image) for index in range(4)]
     boxes = [data[index].annotations.boxes for index in range(4)]

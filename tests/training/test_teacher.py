@@ -67,8 +67,8 @@ def test_a_picture_is_looked_at_once(tmp_path: Path, objects: int) -> None:
 def test_labels_that_fill_memory_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = Counting()
     teacher = Teacher(asked, tmp_path)  # type: ignore[arg-type]
-    size = sum(array.nbytes for array in teacher.labels(picture()).arrays().values())
-    monkeypatch.setattr("taskpress.training.teacher.KEPT", 2 * size)
+    teacher.labels(picture())
+    monkeypatch.setattr("taskpress.training.teacher.KEPT", 2 * teacher._bytes)
     pictures = [picture() + np.uint8(shift) for shift in range(4)]
     for _ in range(2):
         for one in pictures:

@@ -76,18 +76,23 @@ def compare(
 
 
 def renamed(results: Sequence[Result], paths: Sequence[Path], curves: Sequence[str]) -> list[Result]:
-    """The results in the curves that NAME=PATTERN say; ConfigError for one that fits no file."""
+    """The results in the curves that NAME=PATTERN say; ConfigError for one that fits no file.
+
+    Who says so may put trainings of several experiments into one: a λ that was trained later, say.
+    """
     found = list(results)
-    for told in curves:
-        name, equals, pattern = told.partition("=")
+    for option in curves:
+        name, equals, pattern = option.partition("=")
         fitting = [place for place, path in enumerate(paths) if fnmatchcase(str(path), pattern)]
         if not (name and equals and fitting):
             raise ConfigError(
-                f"--curve {told}: write NAME=PATTERN, the pattern one that files of results fit, e.g. "
+                f"--curve {option}: write NAME=PATTERN, the pattern one that files of results fit, e.g. "
                 f"mine={paths[0].parent}/*"
             )
         for place in fitting:
-            found[place] = found[place].model_copy(update={"curve": name})
+            told = found[place].training
+            training = told and told.model_copy(update={"experiment": None})
+            found[place] = found[place].model_copy(update={"curve": name, "training": training})
     return found
 
 

@@ -20,6 +20,8 @@ from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import TARGETS, Target
 
 KEPT = 2**29
+OBJECTS = 2000
+"""Bytes that an entry's objects take in memory beside its numbers."""
 
 
 def default_cache_dir() -> Path:
@@ -68,7 +70,7 @@ class Teacher:
 
     def _keep(self, digest: str, labels: Target) -> None:
         """In memory, and the longest unused ones no longer: masks of a large data set would fill it."""
-        size = sum(array.nbytes for array in labels.arrays().values())
+        size = OBJECTS + sum(array.nbytes for array in labels.arrays().values())
         self._known[digest] = labels, size
         self._bytes += size
         while self._bytes > KEPT:
