@@ -28,16 +28,42 @@ def results() -> list[Result]:
 def test_the_interval_of_a_mean_is_the_central_limits() -> None:
     values = np.random.default_rng(1).normal(3.0, 2.0, 400)
     means = draws(400, 4000) @ values / 400
-    found = interval(means)
+    found = interval(means, values.mean())
     assert found is not None and found.undefined == 0
     half = 1.96 * values.std() / 20
     assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.03)
 
 
 def test_draws_without_a_value_are_told_apart() -> None:
-    found = interval(np.array([1.0, np.nan, 1.0, np.nan]))
+    found = interval(np.array([1.0, np.nan, 1.0, np.nan]), None)
     assert found == (1.0, 1.0, 0.5)
-    assert interval(np.array([np.nan])) is None
+    assert interval(np.array([np.nan]), 2.0) is None
+
+
+def test_what_draws_are_off_is_taken_off_on_the_other_side() -> None:
+    """Normal draws that lie b too high stand for a figure that lies b too high itself."""
+    drawn = np.random.default_rng(0).normal(50 + 1.5, 2.0, 200_000)
+    found = interval(drawn, 50.0)
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((50 - 1.5 - 3.92, 50 - 1.5 + 3.92), abs=0.1)
+    plain = interval(drawn, None)
+    assert plain is not None and plain[:2] == pytest.approx(np.percentile(drawn, [2.5, 97.5]))
+    beyond = interval(drawn, 1000.0)
+    assert beyond is not None and np.isfinite(beyond.low) and beyond.high <= drawn.max()
+
+
+def test_corrected_intervals_hold_the_truth_where_plain_ones_do_not() -> None:
+    """The variance of forty numbers, which drawing anew makes smaller."""
+    rng, held = np.random.default_rng(1), np.zeros(2)
+    for _ in range(200):
+        values = rng.normal(0, 1, 40)
+        drawn = values[rng.integers(0, 40, (400, 40))]
+        figure, spreads = values.var(), drawn.var(axis=1)
+        for place, told in enumerate((None, figure)):
+            found = interval(spreads, told)
+            assert found is not None
+            held[place] += found.low <= 1 <= found.high
+    assert held[1] > held[0]
 
 
 def test_half_the_bits_are_half_the_bits_in_every_draw() -> None:

@@ -1,12 +1,17 @@
-"""How far figures would move with other pictures: percentile intervals of the bootstrap (Efron 1979).
+"""How far figures would move with other pictures: bias-corrected intervals of the bootstrap (Efron 1981).
 
 Pictures are drawn with replacement, the same draws for all coders, so that differences are paired: what is
 hard about a picture is hard for both.
+
+Of few pictures and many classes a draw has fewer of both, and its AP is higher: by 2 to 3 points of the
+123 pictures and 80 classes of docs/results.md, by 0.3 of its 256 scenes. Plain percentiles keep that shift,
+and lie on the wrong side of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -16,13 +21,13 @@ from taskpress.evaluation.bd_rate import Curve, bd_rate
 from taskpress.evaluation.matching import precisions
 from taskpress.evaluation.result import Result
 
-LEVEL = 95.0
+LEVEL = 0.95
 DRAWS = 1000
 BLOCK = 50
 
 
 class Interval(NamedTuple):
-    """low, high: between them lie 95 % of the draws that have a value; undefined: share of those without."""
+    """low, high: where the figure lies with 95 % of other pictures; undefined: share of draws without one."""
 
     low: float
     high: float
@@ -64,12 +69,23 @@ def mean_curve(points: Sequence[Sequence[Sampled | None]]) -> list[Sampled] | No
     return [Sampled(*(np.mean(values, axis=0) for values in zip(*seeds, strict=True))) for seeds in known]
 
 
-def interval(values: NDArray) -> Interval | None:
-    """Of [R] values; None where no draw has one."""
-    known = values[~np.isnan(values)]
+def interval(values: NDArray, figure: float | None) -> Interval | None:
+    """Of [R] values; None where no draw has one.
+
+    figure: of all pictures once. Where half of the draws lie below it, the interval is that of percentiles;
+        else both are moved by as much as the draws are off, to the other side (BC of Efron 1981). Without
+        a figure it is that of percentiles.
+    """
+    known = np.sort(values[~np.isnan(values)])
     if not len(known):
         return None
-    low, high = np.percentile(known, [50 - LEVEL / 2, 50 + LEVEL / 2])
+    normal = NormalDist()
+    below = 0.5
+    if figure is not None:
+        ranks = (np.searchsorted(known, figure, side) for side in ("left", "right"))
+        below = float(np.clip(np.mean(list(ranks)), 0.5, len(known) - 0.5)) / len(known)
+    ends = [normal.cdf(2 * normal.inv_cdf(below) + normal.inv_cdf(0.5 + s * LEVEL / 2)) for s in (-1, 1)]
+    low, high = np.quantile(known, ends)
     return Interval(float(low), float(high), 1 - len(known) / len(values))
 
 

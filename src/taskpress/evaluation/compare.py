@@ -186,7 +186,10 @@ def _intervals(comparison: Comparison, resamples: int) -> dict[str, Any]:
         }
         for name, results in curves.items():
             points = [sampled[id(result)] for result in results]
-            found = [None if point is None else interval(point.accuracies) for point in points]
+            found = [
+                None if point is None else interval(point.accuracies, result.scores.get(metric))
+                for point, result in zip(points, results, strict=True)
+            ]
             if any(found):
                 of_accuracies.setdefault(name, {})[metric] = found
         for name, of_curve in comparison.repeats.items():
@@ -198,7 +201,7 @@ def _intervals(comparison: Comparison, resamples: int) -> dict[str, Any]:
             )
             if base is None or test is None:
                 continue
-            spread = interval(bd_rates(base, test))
+            spread = interval(bd_rates(base, test), comparison.bd_rates[name][metric].value)
             if spread is not None:
                 of_rates.setdefault(name, {})[metric] = spread
     return {"intervals": of_rates, "accuracy_intervals": of_accuracies}
