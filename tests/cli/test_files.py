@@ -251,7 +251,12 @@ def test_what_is_there_is_replaced_or_left_out_only_where_asked(
 
 @pytest.mark.parametrize(
     ("option", "value", "named"),
-    [("--tile", "100", "100"), ("--precision", "foo", "foo"), ("--resize", "70000", "65535")],
+    [
+        ("--tile", "100", "100"),
+        ("--precision", "foo", "foo"),
+        ("--resize", "70000", "65535"),
+        ("--device", "cuda:99", "--device cuda:99"),
+    ],
 )
 def test_misuse_is_found_before_any_picture_is_coded(
     taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path, option: str, value: str, named: str

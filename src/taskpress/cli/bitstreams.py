@@ -52,8 +52,8 @@ def coded_with(path: Path) -> str | None:
 class CodecFinder:
     """Finds codecs by fingerprint among those given and those shipped; each is loaded once."""
 
-    def __init__(self, given: Sequence[str], precision: str = "float32") -> None:
-        self._precision = check_precision(precision)
+    def __init__(self, given: Sequence[str], precision: str = "float32", device: str = "cpu") -> None:
+        self._precision, self._device = check_precision(precision), device
         self._unread = shipped_names()
         self._by_fingerprint: dict[str, tuple[str, Codec]] = {}
         self._lock = Lock()
@@ -76,7 +76,7 @@ class CodecFinder:
             return self._by_fingerprint[fingerprint]
 
     def _add(self, name: str) -> None:
-        codec = Codec.load(name, self._precision)
+        codec = Codec.load(name, self._precision).to(self._device)
         self._by_fingerprint[codec.fingerprint] = (name, codec)
 
     def decode(self, path: Path, region: Region | None = None) -> tuple[str, NDArray[np.uint8]]:

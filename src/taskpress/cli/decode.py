@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from taskpress.cli.batch import Jobs, Row, run_all, targets
-from taskpress.cli.measuring import AsJson, Precision
+from taskpress.cli.measuring import AsJson, Device, Precision, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
 from taskpress.coding.errors import ConfigError
 
@@ -28,6 +28,7 @@ def decode(
         ),
     ] = None,
     precision: Precision = "float32",
+    device: Device = "cpu",
     force: Force = False,
     skip: Skip = False,
     jobs: Jobs = None,
@@ -40,7 +41,7 @@ def decode(
     from taskpress.cli.bitstreams import CodecFinder, find_bitstreams
     from taskpress.coding.images import write_image
 
-    finder = CodecFinder(codecs or (), precision)
+    finder = CodecFinder(codecs or (), precision, checked_device(device))
     box = None if region is None else parse_region(region)
 
     def work(path: Path, target: Path) -> Row:

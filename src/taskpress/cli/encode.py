@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from taskpress.cli.batch import Jobs, Row, run_all, targets
-from taskpress.cli.measuring import AsJson, Precision, TileSide
+from taskpress.cli.measuring import AsJson, Device, Precision, TileSide, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
 from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
 from taskpress.coding.bitstream import MAX_SIDE
@@ -28,6 +28,7 @@ def encode(
     refine_rate: RefineRate = None,
     refine_recognizer: RefineRecognizer = None,
     precision: Precision = "float32",
+    device: Device = "cpu",
     force: Force = False,
     skip: Skip = False,
     jobs: Jobs = None,
@@ -52,7 +53,7 @@ def encode(
         else:
             pairs.append((path, Path(path.name)))
     check_tile(tile)
-    model = Codec.load(codec, precision)
+    model = Codec.load(codec, precision).to(checked_device(device))
     (refinement,) = refinements([model], [codec], refine, refine_rate, refine_recognizer)
 
     def work(path: Path, target: Path) -> Row:
