@@ -24,6 +24,7 @@ from taskpress.training import run
 from taskpress.training.config import Preset, RunConfig
 from taskpress.training.module import CodecTraining
 from taskpress.training.run import settings_digest
+from taskpress.training.teacher import Teacher
 
 STEPS = 6
 
@@ -211,6 +212,24 @@ def test_worker_processes_change_nothing_but_who_reads(trained: Path, tmp_path: 
     (codec,) = run.train_experiment(preset(data=data), tmp_path, only=["aux-q1"])
     whole = weights(trained / "codecs" / "tiny-aux-q1.safetensors")
     assert all(torch.equal(value, whole[key]) for key, value in weights(codec).items())
+
+
+def test_worker_processes_of_all_trainings_share_what_one_teacher_labelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    labels = Teacher.labels
+
+    def counted(self: Teacher, image: Any) -> Any:
+        asked.append(image.shape)
+        return labels(self, image)
+
+    monkeypatch.setattr(Teacher, "labels", counted)
+    data = {"sources": ["scenes:3"], "patch": 64, "workers": 1}
+    run.train_experiment(preset(data=data, rates=[0.5, 1.0]), tmp_path, limit_steps=1)
+    assert len(asked) == 3, (
+        "workers have copies of their own, so only what is labelled before them counts here"
+    )
 
 
 def test_a_rehearsal_is_trained_on(trained: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from taskpress.datasets.coco import CocoImages
@@ -14,14 +14,14 @@ from taskpress.training.data import Mixture
 
 
 def contents_of(
-    config: RunConfig, pictures: Mixture, recognizers: Iterable[tuple[str, Recognizer]]
+    config: RunConfig, pictures: Mixture, recognizers: Mapping[str, Recognizer]
 ) -> dict[str, str]:
-    """16 hexadecimal digits for each source and recognizer, as the settings name it.
+    """16 hexadecimal digits for each source and recognizer, by what the settings call it.
 
     Of a source that is which pictures there are, by name and in order: what is drawn in a step depends on it.
     Drawn scenes are what they are called.
     """
-    found = {spec: recognizer.fingerprint[:16] for spec, recognizer in recognizers}
+    found = {spec: recognizer.fingerprint[:16] for spec, recognizer in recognizers.items()}
     for source, dataset in zip(config.data.sources, pictures.datasets, strict=True):
         if isinstance(dataset, ImageFolder | CocoImages):
             found[_key(source)] = _digest(dataset.names)

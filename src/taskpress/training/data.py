@@ -200,9 +200,13 @@ class CropsModule(lightning.LightningDataModule):
         return DataLoader(stream, batch_size=None, num_workers=self.config.workers)
 
     def _label_all(self, stream: StepStream, teacher: Teacher) -> None:
-        """Fills the cache: worker processes could not run a recognizer that is on a GPU."""
+        """Fills the cache, once for all trainings that share a teacher: worker processes could not run a
+        recognizer that is on a GPU."""
         assert self.trainer is not None
-        own = range(stream.rank, len(self.pictures), stream.ranks)
-        for index in tracked(own, "the teacher labels pictures"):
-            teacher.labels(stream.picture(index))
+        data_set = f"{self.config.sources}, long side {self.config.long_side}"
+        if data_set not in teacher.complete:
+            own = range(stream.rank, len(self.pictures), stream.ranks)
+            for index in tracked(own, "the teacher labels pictures"):
+                teacher.labels(stream.picture(index))
+            teacher.complete.add(data_set)
         self.trainer.strategy.barrier()

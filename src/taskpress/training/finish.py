@@ -32,9 +32,10 @@ from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import OptimizerConfig, RunConfig, expand
 from taskpress.training.data import Batch, CropsModule, step_seed
 from taskpress.training.objective import Objective
-from taskpress.training.run import recognizers_of, settings_digest, teacher_of
+from taskpress.training.run import labelling, recognizers_of, settings_digest
 from taskpress.training.schedule import learning_rate_factor
 from taskpress.training.section import Section
+from taskpress.training.teacher import Teacher
 from taskpress.training.trained import trained_config, without_branch
 from taskpress.training.trainer import build_trainer, step_of
 
@@ -179,7 +180,7 @@ def _finish(
     codec, own = one.codec, folder / "finish" / one.target.stem
     _claim(own / "settings.json", {**settings.model_dump(), **one.told})
     config, module = one.config, _module(one, settings, recognizers)
-    teachers = [teacher_of(module.config, recognizer) for recognizer in recognizers] or [None]
+    teachers = labelling(module.config, [Teacher(recognizer) for recognizer in recognizers])
     data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=one.steps)
     last = own / "checkpoints" / "last.ckpt"
     title = f"{one.target.stem}: {settings.part}"

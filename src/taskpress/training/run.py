@@ -19,7 +19,6 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
 from taskpress.recognition.named import load_recognizer
-from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import give_allocator
 from taskpress.training.averaging import WeightAverage
 from taskpress.training.branch_first import teach_branches
@@ -63,6 +62,7 @@ def train_experiment(
     }
     for config in chosen:
         check_losses(config, [(spec, known[spec]) for spec in recognizers_of(config)])
+    teachers = {spec: Teacher(recognizer) for spec, recognizer in known.items()}
     for config in chosen:
         start = preset.start_of(config)
         initial = codec_path(folder, start) if start is not None else None
@@ -70,8 +70,8 @@ def train_experiment(
             raise ConfigError(
                 f"{initial}: the start is not trained yet; run it first with --only {start.short_name}"
             )
-        recognizers = [(spec, known[spec]) for spec in recognizers_of(config)]
-        codecs.append(_train(config, folder, preset, recognizers, initial, limit_steps, command))
+        asked = [(spec, teachers[spec]) for spec in recognizers_of(config)]
+        codecs.append(_train(config, folder, preset, asked, initial, limit_steps, command))
     return codecs
 
 
@@ -86,13 +86,13 @@ def _train(
     config: RunConfig,
     folder: Path,
     preset: Preset,
-    named: Sequence[tuple[str, Recognizer]],
+    asked: Sequence[tuple[str, Teacher]],
     initial: Path | None,
     limit_steps: int | None,
     command: str,
 ) -> Path:
-    recognizers = [recognizer for _, recognizer in named]
-    teachers = [teacher_of(config, recognizer) for recognizer in recognizers] or [None]
+    recognizers = [teacher.recognizer for _, teacher in asked]
+    teachers = labelling(config, [teacher for _, teacher in asked])
     data = CropsModule(config.data, config.seed, teachers[0], teachers[1:])
     codec = _initial_codec(config, initial)
     trainer = build_trainer(config.trainer, config.optimizer.clip)
@@ -101,7 +101,7 @@ def _train(
     provenance: dict[str, Any] = {
         "initial": initial.stem if initial else config.codec.init,
         "begins_as": codec.fingerprint,
-        "contents": contents_of(config, data.pictures, named),
+        "contents": contents_of(config, data.pictures, {spec: one.recognizer for spec, one in asked}),
     }
     began_with = codec.card.get("settings") if initial is not None else None
     if initial is not None and codec.card.get("rehearsal"):
@@ -161,11 +161,11 @@ def _train(
     return target
 
 
-def teacher_of(config: RunConfig, recognizer: Recognizer) -> Teacher | None:
-    """Who labels whole pictures; None where nothing is labelled, or crops are, by the objective."""
-    if not config.objective.needs_labels or recognizer.task.labels_crops:
-        return None
-    return Teacher(recognizer)
+def labelling(config: RunConfig, teachers: Sequence[Teacher]) -> Sequence[Teacher | None]:
+    """Who labels whole pictures, one or more; None in place of who does not: where nothing is labelled, or
+    crops are, by the objective."""
+    needed = config.objective.needs_labels
+    return [one if needed and not one.recognizer.task.labels_crops else None for one in teachers] or [None]
 
 
 def training_steps(config: RunConfig, pictures: int, ranks: int = 1) -> int:

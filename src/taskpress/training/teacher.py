@@ -38,6 +38,7 @@ class Teacher:
     recognizer: frozen; runs where its parameters are
     cache_dir:  made when first written to; None for `default_cache_dir()`
     hits, misses: calls answered from the cache, and calls that ran the recognizer
+    complete: data sets, in words, of which every picture has been labelled here
     """
 
     def __init__(self, recognizer: Recognizer, cache_dir: Path | None = None) -> None:
@@ -45,6 +46,7 @@ class Teacher:
         self.cache_dir = default_cache_dir() if cache_dir is None else Path(cache_dir)
         self.hits = 0
         self.misses = 0
+        self.complete: set[str] = set()
         self._known: OrderedDict[str, tuple[Target, int]] = OrderedDict()
         self._bytes = 0
 
