@@ -12,19 +12,16 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 from safetensors import safe_open
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.estimate import Estimate
-from taskpress.datasets.scenes import Scenes
 from taskpress.recognition.named import load_recognizer
 from taskpress.training import run
 from taskpress.training.config import Preset, RunConfig
 from taskpress.training.module import CodecTraining
 from taskpress.training.run import settings_digest
-from taskpress.training.teacher import Teacher
 
 STEPS = 6
 
@@ -214,24 +211,6 @@ def test_worker_processes_change_nothing_but_who_reads(trained: Path, tmp_path: 
     assert all(torch.equal(value, whole[key]) for key, value in weights(codec).items())
 
 
-def test_worker_processes_of_all_trainings_share_what_one_teacher_labelled(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked = []
-    labels = Teacher.labels
-
-    def counted(self: Teacher, image: Any) -> Any:
-        asked.append(image.shape)
-        return labels(self, image)
-
-    monkeypatch.setattr(Teacher, "labels", counted)
-    data = {"sources": ["scenes:3"], "patch": 64, "workers": 1}
-    run.train_experiment(preset(data=data, rates=[0.5, 1.0]), tmp_path, limit_steps=1)
-    assert len(asked) == 3, (
-        "workers have copies of their own, so only what is labelled before them counts here"
-    )
-
-
 def test_a_rehearsal_is_trained_on(trained: Path, tmp_path: Path) -> None:
     for limit in (4, None):
         (codec,) = run.train_experiment(preset(), tmp_path, only=["aux-q1"], limit_steps=limit)
@@ -354,54 +333,6 @@ def test_repetitions_share_their_settings_and_nothing_else_does(trained: Path) -
     digests = {settings_digest(one, steps, None) for one in others}
     digests |= {settings_digest(config, 1, None), settings_digest(config, steps, "a start"), card["settings"]}
     assert len(digests) == 6
-
-
-def folder_of_pictures(folder: Path, count: int) -> Path:
-    folder.mkdir(parents=True)
-    for index in range(count):
-        Image.fromarray(Scenes("train", index + 1)[index].image[:80, :96]).save(folder / f"{index}.png")
-    return folder
-
-
-def test_other_pictures_or_another_recognizer_under_the_same_name_are_refused(tmp_path: Path) -> None:
-    """What is drawn in a step depends on how many pictures there are: arms would no longer see the same."""
-    pictures, detector = folder_of_pictures(tmp_path / "pictures", 4), tmp_path / "own.py"
-    text = (
-        "from taskpress.recognition.named import load_recognizer as own_\ndef own(): return own_('scenes')\n"
-    )
-    detector.write_text(text)
-    one = preset(
-        data={"sources": [str(pictures)], "patch": 64}, recognizer=f"python:{detector}:own", arms={"task": {}}
-    )
-    run.train_experiment(one, tmp_path / "run", limit_steps=1)
-    shutil.move(pictures / "2.png", tmp_path / "2.png")
-    with pytest.raises(ConfigError, match=r"task-q1.config\.yaml.*pictures is not what it was"):
-        run.train_experiment(one, tmp_path / "run", limit_steps=2)
-    shutil.move(tmp_path / "2.png", pictures / "2.png")
-    detector.write_text(text + "# another threshold, say\n")
-    with pytest.raises(ConfigError, match=r"own\.py:own is not what it was"):
-        run.train_experiment(one, tmp_path / "run", limit_steps=2)
-    detector.write_text(text)
-    run.train_experiment(one, tmp_path / "run", limit_steps=2)
-
-
-def test_repetitions_on_two_machines_are_told_as_such(tmp_path: Path) -> None:
-    cards = []
-    for place in ("here", "there"):
-        pictures = folder_of_pictures(tmp_path / place / "pictures", 3)
-        one = preset(
-            data={"sources": [str(pictures)], "patch": 64},
-            recognizer=None,
-            arms={"mse": {"task": "none", "mse": 1}},
-        )
-        (codec,) = run.train_experiment(one, tmp_path / place / "run", limit_steps=1)
-        cards.append(Codec.load(codec).card)
-    assert cards[0]["config"] != cards[1]["config"]
-    assert cards[0]["settings"] == cards[1]["settings"]
-    config = RunConfig.model_validate(cards[0]["config"])
-    (source,) = config.data.sources
-    others = [settings_digest(config, 1, None, contents={str(source): digits}) for digits in ("a", "b")]
-    assert len({*others, cards[0]["settings"]}) == 3
 
 
 def test_a_further_rate_says_how_it_is_trained(trained: Path) -> None:

@@ -77,7 +77,8 @@ def encode(
 
     outcomes = targets(pairs, output, ".tpc")
     wanted = to_do(outcomes, output, force, skip)
-    for _, target in set(outcomes) - set(wanted):
+    begun = set(wanted)
+    for _, target in (pair for pair in outcomes if pair not in begun):
         if (coder := coded_with(target)) not in (None, model.fingerprint):
             raise ConfigError(
                 f"{target}: was coded with another codec, {coder}; choose another folder with -o, or code "

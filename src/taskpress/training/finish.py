@@ -224,6 +224,8 @@ def _trained(name: str, folder: Path, settings: FinishConfig) -> _Trained:
     part = settings.part
     if part in _finished(codec):
         raise ConfigError(f"{name}: its {part} is finished already; give the codec that it was made of")
+    if not isinstance(codec.card.get("contents", {}), dict):
+        raise ConfigError(f"{name}: its card is damaged: `contents` is no object")
     if part == "synthesis" and config.objective.task == "none" and config.objective.mse == 0:
         raise ConfigError(
             f"{name}: was trained by its auxiliary loss alone, which does not reach the synthesis"

@@ -240,8 +240,10 @@ def _claim(own: Path, wanted: dict[str, Any]) -> None:
     atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
 
 
-def _check_contents(path: Path, ours: dict[str, str], theirs: dict[str, str]) -> None:
+def _check_contents(path: Path, ours: dict[str, str], theirs: Any) -> None:
     """ConfigError where a name stands for other pictures or another recognizer than when a training began."""
+    if not isinstance(theirs, dict):
+        raise ConfigError(f"{path}: is damaged; remove its folder to train anew")
     changed = next((name for name in ours if theirs.get(name, ours[name]) != ours[name]), None)
     if changed is not None:
         raise ConfigError(
