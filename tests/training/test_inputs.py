@@ -12,6 +12,7 @@ from PIL import Image
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.datasets.scenes import Scenes
+from taskpress.recognition.faster_rcnn import FasterRCNN
 from taskpress.training import run
 from taskpress.training.config import Preset, RunConfig
 from taskpress.training.run import settings_digest
@@ -49,6 +50,26 @@ def test_worker_processes_of_all_trainings_share_what_one_teacher_labelled(
     assert len(asked) == 3, (
         "workers have copies of their own, so only what is labelled before them counts here"
     )
+
+
+@pytest.mark.parametrize("arm", [{"alpha": 0.1}, {"alpha": 0.0, "allocation": "semantic"}])
+def test_crops_can_be_labelled_in_place_of_pictures(
+    arm: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A teacher that looks at the crop says what is to be seen in the crop, and is asked once a step."""
+    asked: list[tuple[int, ...]] = []
+    label = FasterRCNN.pseudo_labels
+
+    def counted(self: FasterRCNN, images: Any) -> Any:
+        asked.extend(image.shape for image in images)
+        return label(self, images)
+
+    monkeypatch.setattr(FasterRCNN, "pseudo_labels", counted)
+    monkeypatch.setattr(Teacher, "labels", lambda self, image: pytest.fail("a whole picture was labelled"))
+    data = {"sources": ["scenes:3"], "patch": 64, "batch": 2}
+    one = preset(data=data, objective={"labels": "crop"}, arms={"own": arm})
+    run.train_experiment(one, tmp_path, limit_steps=2)
+    assert asked == [(3, 64, 64)] * 4
 
 
 def folder_of_pictures(folder: Path, count: int) -> Path:

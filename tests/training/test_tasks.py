@@ -135,8 +135,8 @@ def test_classes_are_asked_of_the_crop() -> None:
     recognizer = classifier()
     batch = Batch(torch.rand(2, 3, 64, 64), [])
     objective = Objective(ObjectiveConfig(task="outputs"), 1.0, recognizer)
-    (labels,) = objective.labelled(batch)
+    labels = objective.labelled(batch).labels
     wanted = recognizer.predict(batch.images)
     assert all(torch.equal(a.probabilities, b.probabilities) for a, b in zip(labels, wanted, strict=True))
     silent = Objective(ObjectiveConfig(task="features"), 1.0, recognizer)
-    assert silent.labelled(batch) == [[]]
+    assert silent.labelled(batch) is batch

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 
-from taskpress.auxiliary.branch import AuxiliaryBranch, Heads
+from taskpress.auxiliary.branch import AuxiliaryBranch, Heads, Learns
 from taskpress.coding.errors import ConfigError
+from taskpress.own_code import is_own
 from taskpress.targets import Task
 
 _WITH_BOXES = (Task.DETECTION, Task.INSTANCE_SEGMENTATION)
@@ -25,17 +26,30 @@ FITTING: dict[str, tuple[Task, ...]] = {
 
 def check_auxiliary(kind: str, task: Task | None = None) -> None:
     """Raises ConfigError for an unknown kind, naming the nearest, and for one that learns nothing from the
-    task's teachers."""
+    task's teachers. A user's own branch is not opened for it, and fits every task."""
+    if is_own(kind):
+        return
     if kind not in FITTING:
         nearest = difflib.get_close_matches(kind.lower(), FITTING, n=1, cutoff=0.4)
         hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise ConfigError(f"no auxiliary branch is named '{kind}'; {hint}(known: {', '.join(FITTING)})")
+        known = ", ".join([*FITTING, "python:FILE.py:CLASS"])
+        raise ConfigError(f"no auxiliary branch is named '{kind}'; {hint}(known: {known})")
     if task is not None and task not in FITTING[kind]:
         fitting = " or ".join(f"`{name}`" for name, tasks in FITTING.items() if task in tasks)
         raise ConfigError(
             f"objective.auxiliary: a `{kind}` branch learns nothing from a recognizer of {task}; "
             f"choose {fitting}"
         )
+
+
+def learns(kind: str) -> Learns:
+    """What a branch of this kind learns from (`AuxiliaryBranch.learns`); ConfigError as `own_branch`."""
+    if is_own(kind):
+        from taskpress.auxiliary.own import own_branch
+
+        found: Learns = own_branch(kind).cls.learns  # type: ignore[attr-defined]
+        return found
+    return "features" if kind == "features" else "heads" if kind == "heads" else "labels"
 
 
 def build_auxiliary(
@@ -54,18 +68,22 @@ def build_auxiliary(
     kind:    "detection" (classes and boxes), "objectness" (is an object's middle here), "foreground" (share
              of the cell inside objects), "instance" (classes, boxes and pixels of objects), "segmentation"
              (classes in the cell), "classification" (of the whole picture), "features" (the recognizer's
-             layers) or "heads" (these layers, and its loss by its own heads)
+             layers), "heads" (these layers, and its loss by its own heads) or python:FILE.py:CLASS[:ARGUMENT]
     classes: K of the recognizer; "objectness" and "foreground" do not tell them apart
     stride:  pixels per cell of the latent
     width:   channels inside the branch
     task:    of the teacher, where the branch is to be trained
-    layers:  channels of the recognizer's layers, for "features" and "heads"
+    layers:  channels of the recognizer's layers, for what learns them
     finer:   for "heads", how many positions of each layer lie beside each other in a cell
     heads:   for "heads", those of the recognizer
 
-    Raises ConfigError as `check_auxiliary` does, and for "heads" without any.
+    Raises ConfigError as `check_auxiliary` and `own_branch` do, and for "heads" without any.
     """
     check_auxiliary(kind, task)
+    if is_own(kind):
+        from taskpress.auxiliary.own import build_own
+
+        return build_own(kind, latent_channels, classes, stride, width, layers)
     match kind:
         case "objectness":
             from taskpress.auxiliary.objectness import ObjectnessBranch

@@ -6,6 +6,7 @@ import difflib
 from pathlib import Path
 
 from taskpress.coding.errors import RecognizerError
+from taskpress.own_code import is_own
 from taskpress.recognition.protocol import Recognizer
 
 KINDS = (
@@ -84,10 +85,10 @@ def load_recognizer(spec: str) -> Recognizer:
         from taskpress.recognition.classification import load_timm
 
         return load_timm(kind, argument or None)
-    if kind == "python":
+    if is_own(spec):
         from taskpress.recognition.own import load_own
 
-        return load_own(argument)
+        return load_own(spec)
     if kind == "scenes" and (argument or spec == kind):
         from taskpress.recognition.faster_rcnn import load_scenes_recognizer
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.files import atomic_write
+from taskpress.training.contents import own_branches
 from taskpress.training.data import Batch, CropsModule, step_seed
 from taskpress.training.module import CodecTraining
 from taskpress.training.objective import Objective
@@ -48,9 +49,10 @@ class BranchTraining(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         codec, objective = self._fixed
+        batch = objective.labelled(batch)
         torch.manual_seed(step_seed(self.config.seed, self.global_step, self.global_rank))
         latent = codec.training_latent(batch.images, self.config.objective.quantization)
-        labels = objective.labelled(batch)
+        labels = objective.labels_of(batch)
         losses = [
             objective.recognizers[place].weight * part
             for place, branch in self.placed
@@ -124,7 +126,10 @@ def _identity(training: CodecTraining) -> str:
         config.trainer.model_dump(include={"devices", "precision"}),
         objective.model_dump(include={"auxiliary", "auxiliary_width", "auxiliary_first", "quantization"}),
     ]
-    if "heads" in (objective.auxiliary, *(one.auxiliary for one in config.further)):
+    if "heads" in config.branches:
         # Heads are held against labels, or with soft outputs against the teacher's.
         parts.append(objective.task == "soft")
+    parts += sorted(own_branches(config).values())
+    if objective.labels != "picture":
+        parts.append(objective.labels)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

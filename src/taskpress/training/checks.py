@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
+from torch import Tensor
 
 from taskpress.auxiliary.branch import Lesson
-from taskpress.auxiliary.named import check_auxiliary
-from taskpress.coding.errors import RecognizerError, TaskPressError
+from taskpress.auxiliary.named import check_auxiliary, learns
+from taskpress.coding.errors import ConfigError, RecognizerError, TaskPressError
+from taskpress.coding.grid import CELL
+from taskpress.own_code import is_own
 from taskpress.recognition.device import device_of
 from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import TARGETS
 from taskpress.training.allocation import check_boxes
-from taskpress.training.config import RunConfig
-from taskpress.training.module import OF_LAYERS, heads_of, layer_shapes
+from taskpress.training.config import RunConfig, expand
+from taskpress.training.module import branch_for, heads_of, layer_shapes
 from taskpress.training.objective import Objective, Weighted
-
-OWN = "python:"
 
 
 def check_losses(config: RunConfig, recognizers: Sequence[tuple[str, Recognizer]]) -> None:
     """ConfigError or RecognizerError for losses that these recognizers cannot give.
 
-    recognizers: each with its name in the preset, the first one first; a user's own classes are tried on a
-        crop
+    recognizers: each with its name in the preset, the first one first
+
+    A user's own classes, recognizers and branches, are tried on a crop.
     """
     opened = [recognizer for _, recognizer in recognizers]
     first = opened[0] if opened else None
@@ -32,19 +34,19 @@ def check_losses(config: RunConfig, recognizers: Sequence[tuple[str, Recognizer]
         config.objective, config.rate, first, further=[Weighted(r, 1.0) for r in opened[1:]]
     )
     for name, recognizer in recognizers:
-        if name.startswith(OWN):
+        if is_own(name):
             _try_own(name, recognizer, objective, config.data.patch)
     check_boxes(config, first)
-    if config.objective.alpha == 0:
-        return
-    kinds = [config.objective.auxiliary, *(one.auxiliary for one in config.further)]
-    for kind, recognizer in zip(kinds, opened, strict=False):
-        if kind is not None:
-            check_auxiliary(kind, recognizer.task)
-        if kind in OF_LAYERS:
+    for place, (kind, recognizer) in enumerate(zip(config.branches, opened, strict=False)):
+        if kind is None:
+            continue
+        check_auxiliary(kind, recognizer.task)
+        if learns(expand(kind)) != "labels":
             layer_shapes(recognizer, config.data.patch)
         if kind == "heads":
             _try_heads(recognizer, config)
+        if is_own(kind):
+            _try_own_branch(kind, place, objective, config)
 
 
 @torch.no_grad()
@@ -57,11 +59,10 @@ def _try_heads(recognizer: Recognizer, config: RunConfig) -> None:
 
 def _try_own(name: str, recognizer: Recognizer, objective: Objective, patch: int) -> None:
     """Labels and loss of a crop; RecognizerError where it cannot label, or its loss teaches nothing."""
-    noise = torch.rand(1, 3, patch, patch, generator=torch.Generator().manual_seed(0))
-    images = noise.to(device_of(recognizer))
+    images = _crop(recognizer, patch)
     decoded = images.clone().requires_grad_()
-    where = f"{name}: on a crop of {patch} pixels"
-    try:
+
+    def terms(where: str) -> Mapping[str, Tensor]:
         labels = recognizer.pseudo_labels(list(images))
         kind = TARGETS[recognizer.task]
         if len(labels) != 1 or not isinstance(labels[0], kind):
@@ -69,20 +70,60 @@ def _try_own(name: str, recognizer: Recognizer, objective: Objective, patch: int
                 f"{where} its pseudo_labels are no list of one {kind.__name__}, as its task "
                 f"{recognizer.task} has them"
             )
-        terms = objective.task_terms(recognizer, labels, images, decoded)
+        return objective.task_terms(recognizer, labels, images, decoded)
+
+    _check_gradient(f"{name}: on a crop of {patch} pixels", RecognizerError, terms, decoded, "image")
+
+
+def _try_own_branch(kind: str, place: int, objective: Objective, config: RunConfig) -> None:
+    """ConfigError where the branch cannot be made, or its loss on the latent of a crop teaches nothing."""
+    recognizer, patch = objective.recognizers[place].recognizer, config.data.patch
+    channels = config.codec.latent_channels or config.codec.channels
+    branch = branch_for(config, kind, recognizer, channels, CELL)
+    images = _crop(recognizer, patch)
+    random = torch.Generator().manual_seed(0)
+    latent = torch.randn(1, channels, patch // CELL, patch // CELL, generator=random).requires_grad_()
+
+    def terms(where: str) -> Mapping[str, Tensor]:
+        labels = [recognizer.pseudo_labels(list(images)) for _ in range(place + 1)]
+        return branch.loss(branch(latent), objective.lesson(branch, place, images, labels))
+
+    where = f"objective.auxiliary: {kind}: on the latent of a crop of {patch} pixels"
+    _check_gradient(where, ConfigError, terms, latent, "latent")
+
+
+def _crop(recognizer: Recognizer, patch: int) -> Tensor:
+    noise = torch.rand(1, 3, patch, patch, generator=torch.Generator().manual_seed(0))
+    return noise.to(device_of(recognizer))
+
+
+def _check_gradient(
+    where: str,
+    error: type[TaskPressError],
+    terms: Callable[[str], Mapping[str, Tensor]],
+    at: Tensor,
+    what: str,
+) -> None:
+    """`error` where a user's loss raises anything, is no mapping of scalars, or has no finite gradient."""
+    try:
+        found = terms(where)
     except TaskPressError:
         raise
-    except Exception as error:  # whatever a user's class raises
-        raise RecognizerError(f"{where} it raises {type(error).__name__}: {error}") from error
-    if not terms:
+    except Exception as failure:  # whatever a user's class raises
+        raise error(f"{where} it raises {type(failure).__name__}: {failure}") from failure
+    if not isinstance(found, Mapping) or not all(
+        isinstance(part, Tensor) and part.dim() == 0 for part in found.values()
+    ):
+        raise error(f"{where} its loss is no dict of scalar tensors")
+    if not found:
         return
-    loss = torch.stack(list(terms.values())).sum()
+    loss = torch.stack(list(found.values())).sum()
     if not loss.requires_grad:
-        raise RecognizerError(
-            f"{where} its loss has no gradient at the image: nothing between them may be detached, computed "
+        raise error(
+            f"{where} its loss has no gradient at the {what}: nothing between them may be detached, computed "
             "under torch.no_grad, or done outside torch"
         )
-    (gradient,) = torch.autograd.grad(loss, decoded, allow_unused=True)
+    (gradient,) = torch.autograd.grad(loss, at, allow_unused=True)
     if gradient is None or not (torch.isfinite(loss) and torch.isfinite(gradient).all()):
-        found = "none" if gradient is None else "not finite, or the loss is not"
-        raise RecognizerError(f"{where} its loss is {loss.item():.3g}; the gradient at the image is {found}")
+        amiss = "none" if gradient is None else "not finite, or the loss is not"
+        raise error(f"{where} its loss is {loss.item():.3g}; the gradient at the {what} is {amiss}")

@@ -8,55 +8,16 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    Field,
-    PositiveFloat,
-    TypeAdapter,
-    ValidationError,
-    model_validator,
-)
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from taskpress.coding.errors import ConfigError
+from taskpress.training.fields import BranchName, Factors, Name, Rates
 from taskpress.training.section import Section, explain
 
-BranchName = Literal[
-    "detection", "objectness", "foreground", "instance", "segmentation", "classification", "features", "heads"
-]
-
-
-def _file_name(name: str) -> str:
-    if not re.fullmatch(r"\w[\w.+-]{0,99}", name):
-        raise ValueError("it names files: letters, digits, `.`, `_`, `+` and `-`, at most 100 of them")
-    return name
-
-
-Name = Annotated[str, AfterValidator(_file_name)]
 START = "start"
 """The arm of trainings that the others begin from."""
-
-
-Numbers = TypeVar("Numbers", list[float], tuple[float, float])
-
-
-def _increasing(numbers: Numbers) -> Numbers:
-    if list(numbers) != sorted(numbers):
-        raise ValueError(f"{list(numbers)} is not in increasing order")
-    return numbers
-
-
-def _different(rates: list[float]) -> list[float]:
-    if len(set(rates)) < len(rates):
-        raise ValueError(f"{rates} has a rate twice")
-    return rates
-
-
-Rates = Annotated[
-    list[PositiveFloat], Field(min_length=1), AfterValidator(_increasing), AfterValidator(_different)
-]
-Factors = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_increasing)]
 
 
 class CodecConfig(Section):
@@ -117,12 +78,19 @@ class ObjectiveConfig(Section):
         description="L_task on the recognizer's outputs: through pseudo-labels or, soft, number by number; "
         "on its features; or on outputs through pseudo-labels and features both",
     )
+    labels: Literal["picture", "crop"] = Field(
+        "picture",
+        description="pseudo-labels are of the whole picture, made once and cut with it; or of the very crop, "
+        "which the teacher then looks at in every step",
+    )
     feature_weight: float = Field(1.0, ge=0, description="share of the feature term in L_task")
     alpha: float = Field(0.0, ge=0, description="α: weight of the auxiliary loss; 0 builds no branch")
     alpha_schedule: Literal["constant", "cosine"] = Field(
         "constant", description="cosine: α falls to 0 over the training"
     )
-    auxiliary: BranchName = Field("detection", description="branch; it must fit the recognizer's task")
+    auxiliary: BranchName = Field(
+        "detection", description="branch, which must fit the recognizer's task, or python:FILE.py:CLASS"
+    )
     auxiliary_width: int = Field(64, ge=8)
     auxiliary_first: BranchFirstConfig | None = Field(
         None, description="the branch learns alone before the codec does; none: from the first step with it"
@@ -244,6 +212,12 @@ class RunConfig(Section):
     def short_name(self) -> str:
         """Its name within the experiment: `start` or `start-q1`, `task-q1`, `aux-q1` (of `task+aux`), …"""
         return self.name.removeprefix(f"{self.experiment}-")
+
+    @property
+    def branches(self) -> list[BranchName | None]:
+        """The auxiliary branch of each recognizer, the first one first; None for one that has none."""
+        kinds = [self.objective.auxiliary, *(one.auxiliary for one in self.further)]
+        return kinds if self.objective.alpha > 0 else [None] * len(kinds)
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> RunConfig:

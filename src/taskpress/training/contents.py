@@ -6,26 +6,36 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from taskpress.auxiliary.own import own_branch
 from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.folder import ImageFolder
+from taskpress.own_code import is_own
 from taskpress.recognition.protocol import Recognizer
-from taskpress.training.config import RunConfig
+from taskpress.training.config import RunConfig, expand
 from taskpress.training.data import Mixture
 
 
 def contents_of(
     config: RunConfig, pictures: Mixture, recognizers: Mapping[str, Recognizer]
 ) -> dict[str, str]:
-    """16 hexadecimal digits for each source and recognizer, by what the settings call it.
+    """16 hexadecimal digits for each source, recognizer and branch of a user's own, by what the settings
+    call it.
 
     Of a source that is which pictures there are, by name and in order: what is drawn in a step depends on it.
     Drawn scenes are what they are called.
     """
     found = {spec: recognizer.fingerprint[:16] for spec, recognizer in recognizers.items()}
+    found |= own_branches(config)
     for source, dataset in zip(config.data.sources, pictures.datasets, strict=True):
         if isinstance(dataset, ImageFolder | CocoImages):
             found[_key(source)] = _digest(dataset.names)
     return found
+
+
+def own_branches(config: RunConfig) -> dict[str, str]:
+    """Branches of a user's own that a training has, and a digest of each one's code."""
+    kinds = [kind for kind in config.branches if kind is not None and is_own(kind)]
+    return {kind: own_branch(expand(kind)).digest for kind in kinds}
 
 
 def by_content(settings: Any, contents: Mapping[str, str]) -> Any:

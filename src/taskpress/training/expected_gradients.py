@@ -8,7 +8,7 @@ import torch
 from taskpress.evaluation.gradient_signal import Signals, statistics
 from taskpress.progress import tracked
 from taskpress.training.data import StepStream, open_sources, step_seed
-from taskpress.training.objective import Objective
+from taskpress.training.objective import Objective, labels_crops
 from taskpress.training.restore import Restored
 from taskpress.training.teacher import Teacher
 
@@ -22,8 +22,9 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
     clipped apart. Takes 4 bytes for each term, batch and weight of g_a.
     """
     config, codec = restored.config, restored.codec.train()
-    objective = Objective(config.objective, config.rate, restored.recognizer, config.recognizer_weight)
-    teacher = Teacher(restored.recognizer) if not restored.recognizer.task.labels_crops else None
+    recognizer = restored.recognizer
+    objective = Objective(config.objective, config.rate, recognizer, config.recognizer_weight)
+    teacher = None if labels_crops(config.objective, recognizer) else Teacher(recognizer)
     stream = StepStream(open_sources(config.data.sources), config.data, config.seed, teacher)
     encoder = list(codec.model.g_a.parameters())
     weights = [*encoder, *(one for one in codec.model.parameters() if all(one is not own for own in encoder))]

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from taskpress.auxiliary.branch import AuxiliaryBranch, Heads, Lesson
-from taskpress.auxiliary.named import build_auxiliary
+from taskpress.auxiliary.named import build_auxiliary, learns
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError, TrainingError
 from taskpress.coding.estimate import Estimate
 from taskpress.recognition.device import device_of
 from taskpress.recognition.protocol import HeadedRecognizer, Recognizer, SoftHeadedRecognizer
 from taskpress.training.allocation import allocator_terms, rewards
-from taskpress.training.config import RunConfig
+from taskpress.training.config import RunConfig, expand
 from taskpress.training.data import Batch, step_seed
 from taskpress.training.objective import Objective, Weighted
 from taskpress.training.schedule import learning_rate_factor
@@ -36,8 +36,10 @@ class CodecTraining(lightning.LightningModule):
         super().__init__()
         self.config, self.steps = config, steps
         self.codec = codec.train()
-        kinds = [config.objective.auxiliary, *(one.auxiliary for one in config.further)]
-        branches = [_build_branch(config, codec, *pair) for pair in zip(kinds, recognizers, strict=False)]
+        branches = [
+            None if kind is None else branch_for(config, kind, one, codec.latent_channels, codec.stride)
+            for kind, one in zip(config.branches, recognizers, strict=False)
+        ]
         self.branch = branches[0] if branches else None
         self.further_branches = torch.nn.ModuleList(branch for branch in branches[1:] if branch is not None)
         self._places = [branch is not None for branch in branches[1:]]
@@ -64,6 +66,7 @@ class CodecTraining(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.objective.progress(self.global_step / self.steps)
+        batch = self.objective.labelled(batch)
         baseline = explore = None
         if self.config.objective.allocation == "semantic":
             # What the likeliest levels earn; then some are drawn, by chance that is no function of the noise.
@@ -124,29 +127,26 @@ class CodecTraining(lightning.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
-def _build_branch(
-    config: RunConfig, codec: Codec, kind: str | None, recognizer: Recognizer
-) -> AuxiliaryBranch | None:
-    if config.objective.alpha == 0 or kind is None:
-        return None
-    shapes = layer_shapes(recognizer, config.data.patch) if kind in OF_LAYERS else []
-    cells = config.data.patch / codec.stride
+def branch_for(
+    config: RunConfig, kind: str, recognizer: Recognizer, latent_channels: int, stride: int
+) -> AuxiliaryBranch:
+    """A fresh branch of a training, for one of its recognizers; its weights are of the training's seed."""
+    kind = expand(kind)
+    shapes = [] if learns(kind) == "labels" else layer_shapes(recognizer, config.data.patch)
+    cells = config.data.patch / stride
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         return build_auxiliary(
             kind,
-            codec.latent_channels,
+            latent_channels,
             len(recognizer.categories),
+            stride,
             width=config.objective.auxiliary_width,
             task=recognizer.task,
             layers=[channels for channels, _ in shapes],
             finer=[side / cells for _, side in shapes],
             heads=heads_of(recognizer, config.objective.task) if kind == "heads" else None,
         )
-
-
-OF_LAYERS = frozenset({"features", "heads"})
-"""Branches that predict the recognizer's layers."""
 
 
 def heads_of(recognizer: Recognizer, task: str) -> Heads:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -27,6 +28,11 @@ class Weighted(NamedTuple):
 
     recognizer: Recognizer
     weight: float
+
+
+def labels_crops(config: ObjectiveConfig, recognizer: Recognizer) -> bool:
+    """Whether a teacher looks at crops in the step, and not once at whole pictures."""
+    return config.labels == "crop" or recognizer.task.labels_crops
 
 
 class Objective:
@@ -81,7 +87,7 @@ class Objective:
         are sums over recognizers, weights included."""
         config = self.config
         terms = {"rate": estimate.rate.mean(), "mse": F.mse_loss(estimate.x_hat, batch.images)}
-        labels = self.labelled(batch)
+        labels = self.labels_of(self.labelled(batch))
         distortion = terms["mse"]
         if config.roi_weight != 1:
             distortion = roi_weighted_mse(estimate.x_hat, batch.images, labels[0], config.roi_weight)
@@ -133,17 +139,22 @@ class Objective:
             pulls["aux"] = self.rate * self.alpha * terms["aux"]
         return pulls
 
-    def labelled(self, batch: Batch) -> list[Sequence[Target]]:
-        """Labels by recognizer. Where a crop has labels of its own, the teacher is asked now
-        (`Task.labels_crops`)."""
-        labels = [batch.labels, *batch.further]
+    def labelled(self, batch: Batch) -> Batch:
+        """The batch with every teacher's labels, where any are needed. Who labels no whole pictures
+        (`labels_crops`) has brought none along, and is asked now."""
         if not self.config.needs_labels:
-            return labels + [[]] * (len(self.recognizers) - len(labels))
+            return batch
+        labels = self.labels_of(batch)
         with torch.no_grad():
             for place, (recognizer, _) in enumerate(self.recognizers):
-                if recognizer.task.labels_crops:
+                if not labels[place]:
                     labels[place] = recognizer.pseudo_labels(list(batch.images))
-        return labels
+        return replace(batch, labels=labels[0], further=labels[1:])
+
+    def labels_of(self, batch: Batch) -> list[Sequence[Target]]:
+        """Labels by recognizer; none of those who have brought none along."""
+        labels = [batch.labels, *batch.further]
+        return labels + [[]] * (len(self.recognizers) - len(labels))
 
     def lesson(
         self, branch: AuxiliaryBranch, place: int, images: Tensor, labels: Sequence[Sequence[Target]]

@@ -27,6 +27,7 @@ from taskpress.training.config import Preset, RunConfig, expand
 from taskpress.training.contents import by_content, contents_of
 from taskpress.training.data import CropsModule
 from taskpress.training.module import CodecTraining
+from taskpress.training.objective import labels_crops
 from taskpress.training.settings import read_settings
 from taskpress.training.teacher import Teacher
 from taskpress.training.trainer import build_trainer, step_of
@@ -164,8 +165,11 @@ def _train(
 def labelling(config: RunConfig, teachers: Sequence[Teacher]) -> Sequence[Teacher | None]:
     """Who labels whole pictures, one or more; None in place of who does not: where nothing is labelled, or
     crops are, by the objective."""
-    needed = config.objective.needs_labels
-    return [one if needed and not one.recognizer.task.labels_crops else None for one in teachers] or [None]
+    objective = config.objective
+    needed = objective.needs_labels
+    return [one if needed and not labels_crops(objective, one.recognizer) else None for one in teachers] or [
+        None
+    ]
 
 
 def training_steps(config: RunConfig, pictures: int, ranks: int = 1) -> int:

@@ -1,0 +1,81 @@
+"""Classes of a user's own, by file and name: `python:FILE.py:CLASS` or `python:FILE.py:CLASS:ARGUMENT`."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from taskpress.coding.errors import TaskPressError
+
+PREFIX = "python:"
+
+
+@dataclass(frozen=True)
+class OwnCode:
+    """What such a name means; the file has been run.
+
+    spec:     the whole name, with the prefix
+    cls:      the class, or whatever else of that name can be called
+    name:     of the class
+    argument: None where the name gives none
+    content:  bytes of the file and of the argument: of what is in it, where it names a file
+    error:    what is raised where the code fails
+    """
+
+    spec: str
+    cls: Callable[..., Any]
+    name: str
+    argument: str | None
+    content: bytes
+    error: type[TaskPressError]
+
+    @property
+    def digest(self) -> str:
+        """16 hexadecimal digits of `content`."""
+        return hashlib.sha256(self.content).hexdigest()[:16]
+
+    def make(self, *given: object) -> Any:
+        """An instance, from `given` and the argument, where there is one; `error` where that fails."""
+        try:
+            return self.cls(*given, *([] if self.argument is None else [self.argument]))
+        except Exception as error:  # whatever a user's class raises
+            raise self.error(f"{self.spec}: {type(error).__name__}: {error}") from error
+
+
+def is_own(spec: str) -> bool:
+    """Whether a name is that of a user's own class."""
+    return spec.startswith(PREFIX)
+
+
+def run_own(spec: str, error: type[TaskPressError]) -> OwnCode:
+    """Runs the file that `spec`, which begins with `python:`, names, and finds the class in it.
+
+    Raises `error`, naming `spec` and what is amiss, for a name of another form, a file that is not there or
+    cannot be run, and a class that is not in it.
+    """
+    parts = re.fullmatch(rf"{PREFIX}(.+\.py):(\w+)(?::(.+))?", spec)
+    if parts is None:
+        raise error(f"{spec}: write {PREFIX}FILE.py:CLASS or {PREFIX}FILE.py:CLASS:ARGUMENT")
+    path, name, argument = Path(parts[1]), parts[2], parts[3]
+    if not path.is_file():
+        raise error(f"{spec}: there is no file {path}")
+    module_spec = importlib.util.spec_from_file_location(f"taskpress_own_{path.stem}", path)
+    assert module_spec is not None and module_spec.loader is not None
+    module = importlib.util.module_from_spec(module_spec)
+    # Dataclasses look their module up.
+    sys.modules[module_spec.name] = module
+    try:
+        module_spec.loader.exec_module(module)
+        cls = getattr(module, name)
+    except Exception as failure:  # whatever a user's file raises
+        del sys.modules[module_spec.name]
+        raise error(f"{spec}: {type(failure).__name__}: {failure}") from failure
+    given = None if argument is None else Path(argument)
+    told = given.read_bytes() if given is not None and given.is_file() else repr(argument).encode()
+    return OwnCode(spec, cls, name, argument, path.read_bytes() + told, error)
