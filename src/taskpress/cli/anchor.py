@@ -27,9 +27,14 @@ from taskpress.coding.errors import ConfigError
 
 
 def anchor(
-    kind: Annotated[str, typer.Argument(help="jpeg, webp, avif, jpegxl or heic.")],
+    kind: Annotated[str, typer.Argument(help="jpeg, webp, avif, jpegxl, heic, or python:FILE.py:CLASS.")],
     quality: Annotated[
-        str, typer.Option("--quality", help='Qualities 0 to 100, e.g. "20,30,40"; one point each.')
+        str,
+        typer.Option(
+            "--quality",
+            help='Qualities 0 to 100, e.g. "20,30,40"; one point each. A '
+            "class of your own has its own scale.",
+        ),
     ],
     images: Images,
     recognizer: RecognizerSpec,
@@ -50,7 +55,8 @@ def anchor(
     JPEG is written with fitted tables, progressive, 4:2:0; WebP with method 6;
     AVIF at speed 4, 4:2:0; JPEG XL with effort 7; HEIC (HEVC intra) by x265,
     preset slow, 4:2:0. Files carry no colour profile and no EXIF. The last two
-    need packages of their own: pip install 'taskpress\\[anchors]'.
+    need packages of their own: pip install 'taskpress\\[anchors]'. A coder of your
+    own is python:FILE.py:CLASS, e.g. VTM by docs/examples/vtm.py.
 
     Example: taskpress anchor avif --quality 20,30,40,50 --images val2017
     --annotations instances_val2017.json --recognizer onnx:yolox_nano.onnx
@@ -59,8 +65,15 @@ def anchor(
     from dataclasses import replace
 
     from taskpress.evaluation import anchors
+    from taskpress.evaluation.own_anchor import OwnAnchor, own_anchors
+    from taskpress.own_code import is_own
 
-    coders = [anchors.anchor(kind, value) for value in _qualities(quality)]
+    qualities = _qualities(quality)
+    coders: list[anchors.Anchor | OwnAnchor] = []
+    if is_own(kind):
+        coders += own_anchors(kind, qualities)
+    else:
+        coders += [anchors.anchor(kind, value) for value in qualities]
     if curve:
         coders = [replace(coder, curve=curve) for coder in coders]
     judge = open_recognizer(recognizer, device)
