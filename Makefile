@@ -10,7 +10,7 @@ setup-dev: $(VENV)/installed-dev
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[train]'
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed requirements-peers.txt

@@ -85,6 +85,15 @@ def main() -> None:
             raise
         typer.echo(f"taskpress: {' '.join(str(error).split())}", err=True)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
+    except ModuleNotFoundError as error:
+        if debug or (error.name or "").startswith("taskpress"):
+            raise
+        typer.echo(
+            f"taskpress: {error.name} is not installed; to train and measure takes more packages than to encode "
+            "and decode: pip install 'taskpress[train]', or '.[train]' in its folder",
+            err=True,
+        )
+        raise SystemExit(1) from None
     finally:
         signal.signal(signal.SIGTERM, before)
 
