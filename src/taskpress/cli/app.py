@@ -89,8 +89,8 @@ def main() -> None:
         if debug or (error.name or "").startswith("taskpress"):
             raise
         typer.echo(
-            f"taskpress: {error.name} is not installed; to train and measure takes more packages than to encode "
-            "and decode: pip install 'taskpress[train]', or '.[train]' in its folder",
+            f"taskpress: {error.name} is not installed; to train and measure takes more packages than to "
+            "encode and decode: pip install 'taskpress[train]', or '.[train]' in its folder",
             err=True,
         )
         raise SystemExit(1) from None
