@@ -64,6 +64,12 @@ def test_the_command_scores_it_and_draws_it(trained: Path, tmp_path: Path) -> No
     assert printed["scores"]["uncompressed"]["teacher_ap"] == 100
     assert printed["scores"]["latent"].keys() == printed["scores"]["decoded"].keys()
     assert Image.open(tmp_path / "out" / "tiny-aux-q1-branch.png").size[0] > 1000
+    again = [str(word) for word in [*arguments, "-o", tmp_path / "out", "--skip", "--json"]]
+    assert CliRunner().invoke(app, again).stdout == "[]\n"
+    with pytest.raises(
+        ConfigError, match=r"branch\.json: is of another measurement \(its resize is None, not 64"
+    ):
+        raise CliRunner().invoke(app, [*again, "--resize", "64"]).exception  # type: ignore[misc]
     with pytest.raises(ConfigError, match=r"objectness-q1.*finds no boxes"):
         words = ["evaluate-branch", trained / "objectness-q1", "--images", "scenes", "-o", tmp_path / "out"]
         raise CliRunner().invoke(app, [str(word) for word in words]).exception  # type: ignore[misc]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,7 @@ from taskpress.coding.errors import ConfigError
 
 if TYPE_CHECKING:
     from taskpress.auxiliary.detection import DetectionBranch
+    from taskpress.datasets.dataset import Dataset
     from taskpress.evaluation.branch_scores import BranchResult
     from taskpress.training.restore import Restored
 
@@ -65,7 +66,8 @@ def evaluate_branch(
     from taskpress.coding.files import atomic_write
     from taskpress.evaluation.branch_scores import BranchResult, look_at_latents
     from taskpress.evaluation.detections_figure import detections_figure
-    from taskpress.evaluation.result import TrainedAs, command_line, versions
+    from taskpress.evaluation.result import command_line, versions
+    from taskpress.evaluation.stored import check_same
     from taskpress.training.restore import restore
 
     device = checked_device(device)
@@ -75,9 +77,15 @@ def evaluate_branch(
     paths = result_paths(output, names, "-branch.json")
     heads = [_detection_branch(one) for one in restored]
     results = []
-    todo = results_to_do(list(zip(restored, heads, names, strict=True)), paths, output, force, skip)
+    every = list(zip(restored, heads, names, strict=True))
+    todo = results_to_do(every, paths, output, force, skip)
+    left_out = set(paths) - {path for _, path in todo}
+    for (one, _, name), path in zip(every, paths, strict=True):
+        if path in left_out:
+            dataset = open_dataset(images, annotations, None, limit, one.recognizer)
+            check_same(path, BranchResult.read(path), _measurement(one, name, dataset, resize, limit))
     for (one, head, name), path in todo:
-        config, judge = one.config, one.recognizer
+        judge = one.recognizer
         dataset = open_dataset(images, annotations, None, limit, judge)
         seen = look_at_latents(
             one.codec,
@@ -90,16 +98,7 @@ def evaluate_branch(
             progress=name,
         )
         result = BranchResult(
-            name=name,
-            arm=config.arm,
-            training=TrainedAs(seed=config.seed, rate=config.rate),
-            alpha=config.objective.alpha,
-            step=one.step,
-            recognizer=judge.name,
-            recognizer_fingerprint=judge.fingerprint,
-            dataset=dataset.name,
-            images=seen.images,
-            resize=resize,
+            **_measurement(one, name, dataset, resize, limit),
             bpp=seen.bpp,
             scores=seen.scores,
             command=command_line(),
@@ -115,6 +114,27 @@ def evaluate_branch(
         typer.echo(json.dumps([r.model_dump(mode="json", by_alias=True) for r in results], indent=1))
     elif results:
         _print_table(results)
+
+
+def _measurement(
+    one: Restored, name: str, dataset: Dataset, resize: int | None, limit: int | None
+) -> dict[str, Any]:
+    """What tells a measurement from others, as `BranchResult` has it by name."""
+    from taskpress.evaluation.result import TrainedAs
+
+    config, judge = one.config, one.recognizer
+    return {
+        "name": name,
+        "arm": config.arm,
+        "training": TrainedAs(seed=config.seed, rate=config.rate),
+        "alpha": config.objective.alpha,
+        "step": one.step,
+        "recognizer": judge.name,
+        "recognizer_fingerprint": judge.fingerprint,
+        "dataset": dataset.name,
+        "images": len(dataset) if limit is None else min(limit, len(dataset)),
+        "resize": resize,
+    }
 
 
 def _detection_branch(one: Restored) -> DetectionBranch:

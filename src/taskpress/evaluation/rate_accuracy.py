@@ -25,6 +25,7 @@ from taskpress.evaluation.fidelity import ms_ssim, psnr, summarize
 from taskpress.evaluation.pictures import Pixels, as_input, in_original_pixels, resized, samples
 from taskpress.evaluation.result import Picture, RefinedAs, Result, TrainedAs, command_line, versions
 from taskpress.evaluation.scoring import Truth, open_truth
+from taskpress.evaluation.stored import check_same
 from taskpress.recognition.protocol import Recognizer
 
 
@@ -163,15 +164,9 @@ def measurement(
 def check_measurement(path: Path, wanted: dict[str, Any]) -> None:
     """ConfigError where the result in `path` is of another `measurement`; DataError for none at all."""
     there = Result.read(path)
-    known = {name: getattr(there, name) for name in wanted}
-    if known["precision"] is None:
-        known["precision"] = wanted["precision"]
-    other = next((name for name in wanted if known[name] != wanted[name]), None)
-    if other is not None:
-        raise ConfigError(
-            f"{path}: is of another measurement (its {other.replace('_', ' ')} is {known[other]}, not "
-            f"{wanted[other]}); choose another folder with -o, or measure anew with --force"
-        )
+    # Older results do not say it.
+    untold = {"precision"} if there.precision is None else set()
+    check_same(path, there, {name: value for name, value in wanted.items() if name not in untold})
 
 
 def evaluate(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from taskpress.coding.errors import DataError
+from taskpress.coding.errors import ConfigError, DataError
 from taskpress.coding.files import atomic_write
 
 
@@ -50,3 +50,13 @@ class StoredFile(Stored):
             raise DataError(
                 f"{path}: not a file of `{cls.written_by}`: {field}: {first['msg']}; write one with it"
             ) from None
+
+
+def check_same(path: Path, there: BaseModel, wanted: dict[str, Any]) -> None:
+    """ConfigError where the file that is `there` already tells of another measurement than is wanted."""
+    other = next((name for name in wanted if getattr(there, name) != wanted[name]), None)
+    if other is not None:
+        raise ConfigError(
+            f"{path}: is of another measurement (its {other.replace('_', ' ')} is {getattr(there, other)}, "
+            f"not {wanted[other]}); choose another folder with -o, or measure anew with --force"
+        )
