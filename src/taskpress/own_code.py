@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from taskpress.coding.errors import TaskPressError
@@ -18,7 +19,7 @@ PREFIX = "python:"
 
 @dataclass(frozen=True)
 class OwnCode:
-    """What such a name means; the file has been run.
+    """What such a name means; the file has been run, once however often it is asked for.
 
     spec:     the whole name, with the prefix
     cls:      the class, or whatever else of that name can be called
@@ -54,7 +55,7 @@ def is_own(spec: str) -> bool:
 
 
 def run_own(spec: str, error: type[TaskPressError]) -> OwnCode:
-    """Runs the file that `spec`, which begins with `python:`, names, and finds the class in it.
+    """Finds the class that `spec`, which begins with `python:`, names, and runs its file if need be.
 
     Raises `error`, naming `spec` and what is amiss, for a name of another form, a file that is not there or
     cannot be run, and a class that is not in it.
@@ -65,17 +66,30 @@ def run_own(spec: str, error: type[TaskPressError]) -> OwnCode:
     path, name, argument = Path(parts[1]), parts[2], parts[3]
     if not path.is_file():
         raise error(f"{spec}: there is no file {path}")
-    module_spec = importlib.util.spec_from_file_location(f"taskpress_own_{path.stem}", path)
-    assert module_spec is not None and module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    # Dataclasses look their module up.
-    sys.modules[module_spec.name] = module
+    text = path.read_bytes()
     try:
-        module_spec.loader.exec_module(module)
-        cls = getattr(module, name)
+        cls = getattr(_module(path, text), name)
     except Exception as failure:  # whatever a user's file raises
-        del sys.modules[module_spec.name]
         raise error(f"{spec}: {type(failure).__name__}: {failure}") from failure
     given = None if argument is None else Path(argument)
     told = given.read_bytes() if given is not None and given.is_file() else repr(argument).encode()
-    return OwnCode(spec, cls, name, argument, path.read_bytes() + told, error)
+    return OwnCode(spec, cls, name, argument, text + told, error)
+
+
+def _module(path: Path, text: bytes) -> ModuleType:
+    """What the file defines. It is run once in a process, and again only after it was changed."""
+    digest = hashlib.sha256(str(path.resolve()).encode() + b"\0" + text).hexdigest()
+    name = f"taskpress_own_{path.stem}_{digest[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # Dataclasses look their module up.
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

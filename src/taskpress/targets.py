@@ -153,3 +153,17 @@ TARGETS: dict[Task, type[Detections] | type[Instances] | type[SemanticMap] | typ
     Task.CLASSIFICATION: ClassScores,
 }
 """What recognizers of a task predict and label."""
+
+
+def example(task: Task, side: int, classes: int) -> Detections | Instances | SemanticMap | ClassScores:
+    """A label of a square picture of `side` pixels with one object, of the first class, in its middle."""
+    if task is Task.CLASSIFICATION:
+        return ClassScores.of_class(0, classes)
+    quarter = side // 4
+    inside = torch.zeros(1, side, side, dtype=torch.bool)
+    inside[:, quarter:-quarter, quarter:-quarter] = True
+    if task is Task.SEGMENTATION:
+        return SemanticMap(torch.where(inside[0], 0, UNCOUNTED).to(torch.uint8))
+    boxes = torch.tensor([[quarter, quarter, side - quarter, side - quarter]], dtype=torch.float32)
+    objects = boxes, torch.zeros(1, dtype=torch.int64), torch.ones(1)
+    return Detections(*objects) if task is Task.DETECTION else Instances(*objects, inside)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from taskpress.auxiliary.named import build_auxiliary, learns
+from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.detections import Detections
 from taskpress.training.config import Preset
@@ -29,7 +30,7 @@ def preset(branch: str, **arm: Any) -> Preset:
             "objective": {"task": "features"},
             "optimizer": {"steps": 2},
             "rates": [1.0],
-            "arms": {"task+aux": {"alpha": 0.1, "auxiliary": branch, **arm}},
+            "arms": {"task+aux": {"alpha": 0.1, "auxiliary": branch} | arm},
             "trainer": {"accelerator": "cpu", "checkpoint_every": 1, "log_every": 1},
         }
     )
@@ -66,8 +67,10 @@ def test_the_example_trains_a_codec_and_is_known_by_its_code(tmp_path: Path) -> 
     learned = list((tmp_path / "run" / "branches").iterdir())
     with file.open("a") as end:
         end.write("# another weight, say\n")
-    with pytest.raises(ConfigError, match=r"heatmap\.py:Heatmap is not what it was"):
+    with pytest.raises(ConfigError, match=r"heatmap\.py:Heatmap is not what it was.* a branch's code"):
         train_experiment(preset(branch, auxiliary_first=first), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"heatmap\.py:Heatmap is not what it was"):
+        restore(tmp_path / "run" / "aux-q1")
     # Nor does another code go on from what the first one learned alone.
     shutil.copytree(tmp_path / "run" / "branches", tmp_path / "other" / "branches")
     train_experiment(preset(branch, auxiliary_first=first), tmp_path / "other", limit_steps=1)
@@ -107,6 +110,27 @@ def test_layers_and_argument_come_last(tmp_path: Path) -> None:
     assert build_auxiliary(spec, 4, 3, layers=[5, 6]).rest == ([5, 6], "three")
 
 
+def test_a_file_is_run_once(tmp_path: Path) -> None:
+    """Registries at its top would refuse a second time."""
+    spec, ran = own(tmp_path), tmp_path / "ran"
+    with (tmp_path / "own.py").open("a") as end:
+        end.write(f"open({str(ran)!r}, 'a').write('x')\n")
+    train_experiment(preset(spec), tmp_path / "run", limit_steps=1)
+    assert ran.read_text() == "x"
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.1])
+def test_settings_of_two_machines_are_the_same(alpha: float, tmp_path: Path) -> None:
+    """Wherever the file lies, and of an arm without a branch whatever it says of one."""
+    found = []
+    for folder in (tmp_path / "here", tmp_path / "there"):
+        folder.mkdir()
+        one = preset("detection", alpha=alpha, auxiliary=own(folder))
+        (codec,) = train_experiment(one, folder / "run", limit_steps=1)
+        found.append(Codec.load(codec).card["settings"])
+    assert found[0] == found[1]
+
+
 def test_layers_of_the_teacher_are_the_lesson(tmp_path: Path) -> None:
     loss = "return {'x': output['x'].mean() + sum(layer.mean() for layer in targets)}"
     train_experiment(preset(own(tmp_path, loss, "features")), tmp_path / "run", limit_steps=1)
@@ -124,6 +148,8 @@ def test_layers_of_the_teacher_are_the_lesson(tmp_path: Path) -> None:
         ("return {'x': output['x'].sum() / 0}", "labels", "not finite"),
         ("return {'x': output['x']}", "labels", "no dict of scalar tensors"),
         ("return output['x'].sum()", "labels", "no dict of scalar tensors"),
+        ("return {}", "labels", "its loss has no terms"),
+        ("targets[0].boxes[0].absent", "labels", "raises AttributeError"),
         ("return {'x': output['x'].sum()}", "heads", "must be 'labels' or 'features'"),
     ],
 )

@@ -39,6 +39,11 @@ def test_an_anchor_of_ones_own(world: Path) -> None:
     # Three bytes a pixel and a header.
     assert 24 < lossless["bpp"] < 24.1 and lossless["curve"] == "ppm"
     assert lossless["teacher_ap"] == 100 and coarse["teacher_ap"] < 100
+    again = ["anchor", f"python:{own}:PPM:1", "--quality", "0", *data_options(world), "-o", results, "--skip"]
+    assert call(*again, "--json").stdout == "[]\n"
+    again[1] = f"python:{own}:PPM:2"
+    with pytest.raises(ConfigError, match=r"ppm-q0\.json: is of another measurement \(its code is"):
+        call(*again)
     for text, message in (
         (
             PPM.replace("return file.getvalue()", "return 'text'"),
@@ -46,7 +51,7 @@ def test_an_anchor_of_ones_own(world: Path) -> None:
         ),
         (PPM.replace("return file.getvalue()", "return b''"), "file's bytes, not none"),
         (PPM.replace("np.asarray(", "1.0 * np.asarray("), r"must give uint8 RGB \[H, W, 3\], not float64"),
-        (PPM.replace("np.asarray(", "absent("), "quality 1: decode raises NameError"),
+        (PPM.replace("np.asarray(", "absent("), r"\.png: python.*quality 1: decode raises NameError"),
         (PPM.replace("encode", "compress"), "PPM is no coder: it has no encode"),
         (PPM.replace("class", "klass"), "SyntaxError"),
     ):

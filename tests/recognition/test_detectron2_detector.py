@@ -158,6 +158,12 @@ def test_crops_keep_the_scale_of_their_picture(batch: Tensor) -> None:
     whole = make()
     for one, other in zip(whole.predict(batch), crops.predict(batch), strict=True):
         assert torch.equal(one.boxes, other.boxes)
+    # Labels of a crop are those of a detector that scales whole pictures of its size so.
+    doubling = make(shortest_edge=64)
+    for one, other in zip(doubling.predict(crop), crops._find(crop, crops=True), strict=True):
+        assert len(one) > 0
+        torch.testing.assert_close(one.boxes, other.boxes)
+    assert not torch.equal(crops.predict(crop)[0].boxes, crops._find(crop, crops=True)[0].boxes)
     values = []
     for recognizer in (whole, crops):
         torch.manual_seed(0)

@@ -159,6 +159,12 @@ def test_loss_takes_crops_at_their_own_scale(tiny_yolox: TinyYolox) -> None:
     small, large = other.loss(crop, target), structured.loss(crop, target)
     for name, value in small.items():
         torch.testing.assert_close(large[name], value)
+    # So are its labels; those of a picture are of the canvas that it is scaled up to.
+    (wanted,), (labels,) = other.pseudo_labels(list(crop)), structured.crop_labels(crop)
+    assert len(wanted) > 0 and torch.equal(labels.labels, wanted.labels)
+    torch.testing.assert_close(labels.boxes, wanted.boxes)
+    (whole,) = structured.pseudo_labels(list(crop))
+    assert len(whole) != len(wanted) or not torch.allclose(whole.boxes, wanted.boxes)
 
 
 def test_batch_loss_is_the_pictures_losses_weighted_by_positives(tiny_yolox: TinyYolox) -> None:

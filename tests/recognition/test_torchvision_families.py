@@ -199,6 +199,15 @@ def test_crops_keep_the_scale_of_their_picture(batch: Tensor) -> None:
         torch.manual_seed(0)
         losses.append(torch.stack(list(recognizer.loss(batch, targets()).values())))
     torch.testing.assert_close(*losses)
+    # So do its labels of a crop: a detector that scales whole pictures of the crop's size by 2 has them.
+    crop = batch[:, :, :48, :64]
+    torch.manual_seed(3)
+    doubling = FasterRCNN(slim_rcnn(4, image_size=96), "slim", classes)
+    for one, other in zip(doubling.predict(crop), crops._find(crop, crops=True), strict=True):
+        assert len(one) > 0
+        torch.testing.assert_close(one.boxes, other.boxes)
+    assert not torch.equal(crops.predict(crop)[0].boxes, crops._find(crop, crops=True)[0].boxes)
+    assert all((found.scores >= 0.5).all() for found in crops.crop_labels(crop))
     assert crops.model.transform.min_size == (192,)
     assert crops.fingerprint != whole.fingerprint
 

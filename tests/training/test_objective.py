@@ -46,6 +46,13 @@ class KnownSoft(Known):
         return {"apart": (torch.stack(list(images)) - torch.stack(list(reference))).abs().mean()}
 
 
+class KnownCrops(Known):
+    """Sees something else in crops."""
+
+    def crop_labels(self, images: Sequence[Tensor]) -> list[Detections]:
+        return [Detections(torch.ones(1, 4), torch.zeros(1).long(), torch.ones(1)) for _ in images]
+
+
 class Constant(AuxiliaryBranch):
     def forward(self, latent: Tensor) -> dict[str, Tensor]:
         return {"sum": latent.sum()}
@@ -57,6 +64,15 @@ class Constant(AuxiliaryBranch):
 @pytest.fixture
 def batch() -> Batch:
     return Batch(torch.full((2, 3, 64, 64), 0.5), [Detections.empty(), Detections.empty()])
+
+
+def test_who_sees_crops_otherwise_labels_them_so() -> None:
+    bare = Batch(torch.zeros(2, 3, 64, 64), [])
+    objective = Objective(ObjectiveConfig(labels="crop"), 1.0, KnownCrops(), further=[Weighted(Known(), 1.0)])
+    batch = objective.labelled(bare)
+    assert [len(label) for label in batch.labels] == [1, 1]
+    assert [[len(label) for label in labels] for labels in batch.further] == [[0, 0]]
+    assert objective.labelled(batch).labels is batch.labels, "a second time it asks nobody"
 
 
 @pytest.fixture

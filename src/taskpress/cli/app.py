@@ -86,7 +86,7 @@ def main() -> None:
         typer.echo(f"taskpress: {' '.join(str(error).split())}", err=True)
         raise SystemExit(2 if isinstance(error, ConfigError) else 1) from None
     except ModuleNotFoundError as error:
-        if debug or (error.name or "").startswith("taskpress"):
+        if debug or not error.name or error.name.startswith("taskpress"):
             raise
         typer.echo(
             f"taskpress: {error.name} is not installed; to train and measure takes more packages than to "

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +23,7 @@ from taskpress.datasets.dataset import Dataset
 from taskpress.detections import Detections
 from taskpress.evaluation.encoder_size import MapUse, encoder_size, use_map
 from taskpress.evaluation.fidelity import ms_ssim, psnr, summarize
+from taskpress.evaluation.own_anchor import OwnAnchor
 from taskpress.evaluation.pictures import Pixels, as_input, in_original_pixels, resized, samples
 from taskpress.evaluation.result import Picture, RefinedAs, Result, TrainedAs, command_line, versions
 from taskpress.evaluation.scoring import Truth, open_truth
@@ -153,6 +155,7 @@ def measurement(
         "codec_fingerprint": None if learned is None else learned.codec.fingerprint,
         "refined": None if learned is None else refined_as(learned.refinement),
         "precision": None if learned is None else learned.codec.precision,
+        "code": coder.code if isinstance(coder, OwnAnchor) else None,
         "recognizer": recognizer.name,
         "recognizer_fingerprint": recognizer.fingerprint,
         "dataset": dataset.name,
@@ -207,13 +210,14 @@ def evaluate(
     encoding = decoding = 0.0
     for sample in samples(dataset, limit, coder.name, progress):
         image = resized(sample.image, resize)
-        if not pictures:
-            # First calls build tables and caches, which belong to no picture.
-            coder.decode(coder.encode(image))
-        started = time.perf_counter()
-        data = coder.encode(image)
-        encoded = time.perf_counter()
-        decoded = coder.decode(data)
+        with _naming(sample.name):
+            if not pictures:
+                # First calls build tables and caches, which belong to no picture.
+                coder.decode(coder.encode(image))
+            started = time.perf_counter()
+            data = coder.encode(image)
+            encoded = time.perf_counter()
+            decoded = coder.decode(data)
         encoding, decoding = encoding + encoded - started, decoding + time.perf_counter() - encoded
         if codec is not None and (use := use_map(codec, image, tile)) is not None:
             maps.append(use)
@@ -248,6 +252,15 @@ def evaluate(
     )
     result.matches = matches
     return result
+
+
+@contextmanager
+def _naming(picture: str) -> Iterator[None]:
+    """Says which picture a coder failed on."""
+    try:
+        yield
+    except ConfigError as error:
+        raise ConfigError(f"{picture}: {error}") from error
 
 
 def numbers(scores: dict[str, float]) -> dict[str, float | None]:

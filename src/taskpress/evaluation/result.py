@@ -80,7 +80,7 @@ class Result(Stored):
     where the task has it: files of before there was a second task hold nothing else. `training` is null for
     coders that were not trained here, `fidelity` where it was not measured, and both in older files.
     `refined` is null where an encoder took its first guess. `precision` is what a learned codec's transforms
-    computed in, null in older files.
+    computed in, null in older files; `code` a digest of the code of an anchor of the user's own, else null.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -92,6 +92,7 @@ class Result(Stored):
     training: TrainedAs | None = None
     refined: RefinedAs | None = None
     precision: str | None = None
+    code: str | None = None
     recognizer: str
     recognizer_fingerprint: str | None = None
     dataset: str

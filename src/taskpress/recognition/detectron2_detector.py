@@ -71,8 +71,8 @@ class Detectron2FasterRCNN(FrozenDetector):
     def pads(self, side: int) -> bool:
         return any(length % DIVISOR for length in self._training_size(self.mean.new_zeros(3, side, side)))
 
-    def _detect(self, images: list[Tensor]) -> list[Detections]:
-        size = shortest_edge_size(images[0], self.shortest_edge, self.longest_edge)
+    def _detect(self, images: list[Tensor], crops: bool) -> list[Detections]:
+        size = self._training_size(images[0]) if crops else self._whole_size(images[0])
         found = self.model(self._canvas(images, size), [size] * len(images))
         return [_in_picture(one, image, size) for one, image in zip(found, images, strict=True)]
 
@@ -112,9 +112,12 @@ class Detectron2FasterRCNN(FrozenDetector):
     def _levels(self, images: list[Tensor]) -> list[Tensor]:
         return self.model.backbone(self._canvas(images, self._training_size(images[0])))[:4]
 
+    def _whole_size(self, image: Tensor) -> tuple[int, int]:
+        return shortest_edge_size(image, self.shortest_edge, self.longest_edge)
+
     def _training_size(self, image: Tensor) -> tuple[int, int]:
         if self.crop_scale is None:
-            return shortest_edge_size(image, self.shortest_edge, self.longest_edge)
+            return self._whole_size(image)
         height, width = image.shape[-2:]
         return max(1, int(height * self.crop_scale + 0.5)), max(1, int(width * self.crop_scale + 0.5))
 

@@ -1,9 +1,9 @@
-"""Where a recognizer computes: recognizers are nobody's children, so nobody moves them along."""
+"""Where a recognizer computes, as nobody's child that nobody moves along, and in which precision."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from taskpress.recognition.protocol import Recognizer
 
@@ -19,3 +19,9 @@ def move(recognizer: Recognizer, device: torch.device | str) -> None:
     """To the device, where it is a module; others see to it themselves."""
     if isinstance(recognizer, nn.Module):
         recognizer.to(device)
+
+
+def full_precision(like: Tensor) -> torch.autocast:
+    """A context without autocast: in half precision coordinates lose whole pixels, and scores behind a
+    sigmoid round to 0 and 1 and lose their gradient."""
+    return torch.autocast(like.device.type, enabled=False)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
+from taskpress.recognition.device import full_precision
 from taskpress.recognition.protocol import Task
 
 PSEUDO_LABEL_THRESHOLD = 0.5
@@ -27,7 +28,7 @@ class FrozenDetector(nn.Module, ABC):
     name:       how it is named on the command line
     categories: what it detects
     pseudo_label_threshold: lowest score of a pseudo-label, in [0, 1]
-    crop_scale: what `loss` and `features` scale pictures by; None: to the size `predict` would choose.
+    crop_scale: what `loss`, `features` and `crop_labels` scale by; None: to the size `predict` would choose.
         `predict` and `pseudo_labels` see whole pictures and scale them to a fixed short side; a crop scaled
         so would show its objects larger than the detector ever sees them. With the factor by which whole
         pictures are scaled (about 800 / 480 for COCO's 640×480 and a short side of 800), a crop keeps the
@@ -71,18 +72,29 @@ class FrozenDetector(nn.Module, ABC):
         images: [3, H, W] float in [0, 1], RGB, any sizes. Only pictures of one size share a forward pass, so
         that padding never changes what is found.
         """
+        return self._find(images, crops=False)
+
+    def _find(self, images: Sequence[Tensor] | Tensor, crops: bool) -> list[Detections]:
         found: list[Detections] = []
         for _, group in groupby(images, key=lambda image: image.shape):
             same = list(group)
             for start in range(0, len(same), self.most_at_once):
                 few = [image.float() for image in same[start : start + self.most_at_once]]
                 with full_precision(few[0]):
-                    found += self._detect(few)
+                    found += self._detect(few, crops)
         return found
 
     def pseudo_labels(self, images: Sequence[Tensor] | Tensor) -> list[Detections]:
         """The detections of `predict` with a score of at least `pseudo_label_threshold`."""
-        return [found.where(found.scores >= self.pseudo_label_threshold) for found in self.predict(images)]
+        return self._confident(self.predict(images))
+
+    @torch.no_grad()
+    def crop_labels(self, images: Sequence[Tensor] | Tensor) -> list[Detections]:
+        """The same of crops, at the scale at which `loss` sees them."""
+        return self._confident(self._find(images, crops=True))
+
+    def _confident(self, found: list[Detections]) -> list[Detections]:
+        return [one.where(one.scores >= self.pseudo_label_threshold) for one in found]
 
     def loss(self, images: Sequence[Tensor] | Tensor, targets: Sequence[Detections]) -> dict[str, Tensor]:
         """The losses the detector is trained with, means over the batch; scores of targets do not count.
@@ -141,8 +153,8 @@ class FrozenDetector(nn.Module, ABC):
         """Whether `features` of a square picture of `side` pixels show padding right of and below it."""
 
     @abstractmethod
-    def _detect(self, images: list[Tensor]) -> list[Detections]:
-        """Detections in pictures of one size, boxes in their pixels."""
+    def _detect(self, images: list[Tensor], crops: bool) -> list[Detections]:
+        """Detections in pictures of one size, boxes in their pixels; crops are scaled as `loss` does."""
 
     @abstractmethod
     def _losses(
@@ -159,11 +171,6 @@ class FrozenDetector(nn.Module, ABC):
     @abstractmethod
     def _levels(self, images: list[Tensor]) -> list[Tensor]:
         """What `features` gives."""
-
-
-def full_precision(like: Tensor) -> torch.autocast:
-    """A context without autocast: coordinates lose whole pixels in half precision."""
-    return torch.autocast(like.device.type, enabled=False)
 
 
 def fingerprint(state: Mapping[str, Tensor], rules: object) -> str:

@@ -44,9 +44,9 @@ class InstanceSegmenter(FasterRCNN):
         own = f"{self.fingerprint} {self.task} {MASK_THRESHOLD}"
         self.fingerprint = hashlib.sha256(own.encode()).hexdigest()
 
-    def _detect(self, images: list[Tensor]) -> list[Detections]:
+    def _detect(self, images: list[Tensor], crops: bool) -> list[Detections]:
         found: list[Detections] = []
-        for output in self.model(images):
+        for output in self._outputs_of(images, crops):
             labels = self.to_index[output["labels"]]
             masks = output["masks"][:, 0] >= MASK_THRESHOLD
             found.append(Instances(output["boxes"], labels, output["scores"], masks).where(labels >= 0))

@@ -19,9 +19,9 @@ class MaskRCNN(FasterRCNN):
     boxes, which it shares with Faster R-CNN.
     """
 
-    def _detect(self, images: list[Tensor]) -> list[Detections]:
+    def _detect(self, images: list[Tensor], crops: bool) -> list[Detections]:
         with _boxes_alone(self.model.roi_heads):
-            return super()._detect(images)
+            return super()._detect(images, crops)
 
     def _losses(
         self, images: list[Tensor], targets: list[Detections], levels: list[Tensor]

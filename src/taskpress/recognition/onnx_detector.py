@@ -13,6 +13,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image
 from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
+from taskpress.recognition.device import full_precision
 from taskpress.recognition.letterbox import Placement, fitted_size, letterbox, to_detector_pixels
 from taskpress.recognition.protocol import Task, freeze
 from taskpress.recognition.yolox_graph import STRIDES, read_network
@@ -84,7 +85,15 @@ class OnnxDetector(nn.Module):
 
     def pseudo_labels(self, images: Sequence[Tensor]) -> list[Detections]:
         """The detections of `predict` with a score of at least 0.3."""
-        return [found.where(found.scores >= PSEUDO_LABEL_THRESHOLD) for found in self.predict(images)]
+        return [_confident(found) for found in self.predict(images)]
+
+    @torch.no_grad()
+    def crop_labels(self, images: Sequence[Tensor] | Tensor) -> list[Detections]:
+        """The same of crops of one size, as `loss` sees them: at their own scale."""
+        canvas, placement = self._batch(images)
+        with full_precision(canvas):
+            cells = self._cells(canvas)
+        return [_confident(_found(cells, i, placement, image)) for i, image in enumerate(images)]
 
     def loss(self, images: Sequence[Tensor] | Tensor, targets: Sequence[Detections]) -> dict[str, Tensor]:
         """YOLOX's training loss (see `yolox_loss`): scalars `box`, `objectness`, `classes`.
@@ -92,7 +101,7 @@ class OnnxDetector(nn.Module):
         images: [B, 3, H, W] or B times [3, H, W], nominally in [0, 1]; targets in their pixels.
         """
         canvas, placement = self._batch(images)
-        with _full_precision(canvas):
+        with full_precision(canvas):
             moved = [target.to(canvas.device).scaled(*placement) for target in targets]
             return yolox_loss(self._cells(canvas), moved)
 
@@ -101,7 +110,7 @@ class OnnxDetector(nn.Module):
     ) -> dict[str, Tensor]:
         """How far its outputs are from those on `reference` (see `yolox_divergence`); both as in `loss`."""
         canvas, _ = self._batch(images)
-        with _full_precision(canvas):
+        with full_precision(canvas):
             with torch.no_grad():
                 wanted = self._cells(self._batch(reference)[0])
             return yolox_divergence(self._cells(canvas), wanted)
@@ -111,7 +120,7 @@ class OnnxDetector(nn.Module):
     ) -> dict[str, Tensor]:
         """What `loss` gives if `features(images)` were `features`; differentiable in these alone."""
         canvas, placement = self._batch(images)
-        with _full_precision(canvas):
+        with full_precision(canvas):
             moved = [target.to(canvas.device).scaled(*placement) for target in targets]
             maps = self.network.maps_of([stem.float() for stem in features])
             return yolox_loss(decode(maps, STRIDES), moved)
@@ -120,7 +129,7 @@ class OnnxDetector(nn.Module):
         self, images: Sequence[Tensor] | Tensor, features: Sequence[Tensor], reference: Sequence[Tensor]
     ) -> dict[str, Tensor]:
         """What `divergence` gives if the layers were `features`, and `reference` those of its reference."""
-        with _full_precision(features[0]):
+        with full_precision(features[0]):
             found, wanted = (
                 decode(self.network.maps_of([stem.float() for stem in stems]), STRIDES)
                 for stems in (features, reference)
@@ -135,7 +144,7 @@ class OnnxDetector(nn.Module):
         Raises RecognizerError where the graph is built in another way.
         """
         canvas, _ = self._batch(images)
-        with _full_precision(canvas):
+        with full_precision(canvas):
             return self.network.stems(to_detector_pixels(canvas))
 
     def pads(self, side: int) -> bool:
@@ -169,23 +178,25 @@ class OnnxDetector(nn.Module):
             for image in images
         ]
         canvas = torch.stack([one for one, _ in placed])
-        with _full_precision(canvas):
+        with full_precision(canvas):
             cells = self._cells(canvas)
-        found = []
-        for index, (image, (_, placement)) in enumerate(zip(images, placed, strict=True)):
-            scores = cells.objectness[index, :, None] * cells.classes[index]
-            rows, labels = (scores >= SCORE_THRESHOLD).nonzero(as_tuple=True)
-            candidates = Detections(cells.boxes[index, rows], labels, scores[rows, labels])
-            kept = batched_nms(candidates.boxes, candidates.scores, candidates.labels, NMS_IOU)[
-                :MOST_DETECTIONS
-            ]
-            detections = candidates.where(kept).scaled(1 / placement.scale_x, 1 / placement.scale_y)
-            height, width = image.shape[-2:]
-            boxes = clip_boxes_to_image(detections.boxes, (height, width))
-            found.append(Detections(boxes, detections.labels, detections.scores))
-        return found
+        return [
+            _found(cells, index, placement, image)
+            for index, (image, (_, placement)) in enumerate(zip(images, placed, strict=True))
+        ]
 
 
-def _full_precision(tensor: Tensor) -> torch.autocast:
-    # The scores come after a sigmoid: in half precision they would round to 0 and 1 and lose their gradient.
-    return torch.autocast(tensor.device.type, enabled=False)
+def _found(cells: Cells, index: int, placement: Placement, image: Tensor) -> Detections:
+    """What the cells of canvas `index` show, after class-wise NMS, in the pixels of the image on it."""
+    scores = cells.objectness[index, :, None] * cells.classes[index]
+    rows, labels = (scores >= SCORE_THRESHOLD).nonzero(as_tuple=True)
+    candidates = Detections(cells.boxes[index, rows], labels, scores[rows, labels])
+    kept = batched_nms(candidates.boxes, candidates.scores, candidates.labels, NMS_IOU)[:MOST_DETECTIONS]
+    detections = candidates.where(kept).scaled(1 / placement.scale_x, 1 / placement.scale_y)
+    height, width = image.shape[-2:]
+    boxes = clip_boxes_to_image(detections.boxes, (height, width))
+    return Detections(boxes, detections.labels, detections.scores)
+
+
+def _confident(found: Detections) -> Detections:
+    return found.where(found.scores >= PSEUDO_LABEL_THRESHOLD)

@@ -51,6 +51,15 @@ class Recognizer(Protocol):
 
 
 @runtime_checkable
+class CropRecognizer(Recognizer, Protocol):
+    """A recognizer that shows its network crops at another scale than whole pictures."""
+
+    def crop_labels(self, images: Sequence[Tensor]) -> list[Any]:
+        """`pseudo_labels` of crops of one size, as `loss` and `features` see them."""
+        ...
+
+
+@runtime_checkable
 class SoftRecognizer(Recognizer, Protocol):
     """A recognizer whose outputs on two batches can be held against each other number by number."""
 

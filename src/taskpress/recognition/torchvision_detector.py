@@ -71,12 +71,18 @@ class TorchvisionDetector(FrozenDetector):
         batch, _ = self._scaled([self.to_label.new_zeros((3, side, side), dtype=torch.float32)], None)
         return tuple(batch.image_sizes[0]) != tuple(batch.tensors.shape[-2:])
 
-    def _detect(self, images: list[Tensor]) -> list[Detections]:
-        self._check_side(images[0])
+    def _detect(self, images: list[Tensor], crops: bool) -> list[Detections]:
         found = []
-        for output in self.model(images):
+        for output in self._outputs_of(images, crops):
             labels = self.to_index[output["labels"]]
             found.append(Detections(output["boxes"], labels, output["scores"]).where(labels >= 0))
+        return found
+
+    def _outputs_of(self, images: list[Tensor], crops: bool) -> list[dict[str, Tensor]]:
+        """What torchvision's model says of pictures of one size."""
+        self._check_side(images[0])
+        with _crop_scale(self.model.transform, images[0], self.crop_scale if crops else None):
+            found: list[dict[str, Tensor]] = self.model(images)
         return found
 
     def _levels(self, images: list[Tensor]) -> list[Tensor]:

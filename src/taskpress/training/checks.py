@@ -14,7 +14,7 @@ from taskpress.coding.grid import CELL
 from taskpress.own_code import is_own
 from taskpress.recognition.device import device_of
 from taskpress.recognition.protocol import Recognizer
-from taskpress.targets import TARGETS
+from taskpress.targets import TARGETS, example
 from taskpress.training.allocation import check_boxes
 from taskpress.training.config import RunConfig, expand
 from taskpress.training.module import branch_for, heads_of, layer_shapes
@@ -72,11 +72,12 @@ def _try_own(name: str, recognizer: Recognizer, objective: Objective, patch: int
             )
         return objective.task_terms(recognizer, labels, images, decoded)
 
-    _check_gradient(f"{name}: on a crop of {patch} pixels", RecognizerError, terms, decoded, "image")
+    _check_gradient(f"{name}: on a crop of {patch} pixels", RecognizerError, terms, decoded, "image", True)
 
 
 def _try_own_branch(kind: str, place: int, objective: Objective, config: RunConfig) -> None:
-    """ConfigError where the branch cannot be made, or its loss on the latent of a crop teaches nothing."""
+    """ConfigError where the branch cannot be made, or its loss teaches nothing: on random latents, where the
+    label has one object (or class) in the middle. What a teacher finds in noise is mostly nothing."""
     recognizer, patch = objective.recognizers[place].recognizer, config.data.patch
     channels = config.codec.latent_channels or config.codec.channels
     branch = branch_for(config, kind, recognizer, channels, CELL)
@@ -85,7 +86,7 @@ def _try_own_branch(kind: str, place: int, objective: Objective, config: RunConf
     latent = torch.randn(1, channels, patch // CELL, patch // CELL, generator=random).requires_grad_()
 
     def terms(where: str) -> Mapping[str, Tensor]:
-        labels = [recognizer.pseudo_labels(list(images)) for _ in range(place + 1)]
+        labels = [[example(recognizer.task, patch, len(recognizer.categories))]] * (place + 1)
         return branch.loss(branch(latent), objective.lesson(branch, place, images, labels))
 
     where = f"objective.auxiliary: {kind}: on the latent of a crop of {patch} pixels"
@@ -103,8 +104,12 @@ def _check_gradient(
     terms: Callable[[str], Mapping[str, Tensor]],
     at: Tensor,
     what: str,
+    may_be_none: bool = False,
 ) -> None:
-    """`error` where a user's loss raises anything, is no mapping of scalars, or has no finite gradient."""
+    """`error` where a user's loss raises anything, is no mapping of scalars, or has no finite gradient.
+
+    may_be_none: whether a loss without terms will do
+    """
     try:
         found = terms(where)
     except TaskPressError:
@@ -116,7 +121,9 @@ def _check_gradient(
     ):
         raise error(f"{where} its loss is no dict of scalar tensors")
     if not found:
-        return
+        if may_be_none:
+            return
+        raise error(f"{where} its loss has no terms")
     loss = torch.stack(list(found.values())).sum()
     if not loss.requires_grad:
         raise error(

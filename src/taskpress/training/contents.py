@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from taskpress.auxiliary.own import own_branch
+from taskpress.coding.errors import ConfigError
 from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.folder import ImageFolder
 from taskpress.own_code import is_own
@@ -52,6 +54,18 @@ def by_content(settings: Any, contents: Mapping[str, str]) -> Any:
     if isinstance(settings, str) and any(mark in settings for mark in ":/\\"):
         return contents.get(settings, settings)
     return settings
+
+
+def check_contents(path: Path, ours: dict[str, str], theirs: Any) -> None:
+    """ConfigError where a name stands for other pictures or another recognizer than when a training began."""
+    if not isinstance(theirs, dict):
+        raise ConfigError(f"{path}: is damaged; remove its folder to train anew")
+    changed = next((name for name in ours if theirs.get(name, ours[name]) != ours[name]), None)
+    if changed is not None:
+        raise ConfigError(
+            f"{path}: {changed} is not what it was when this training began (pictures were added, removed or "
+            "renamed, or a recognizer or a branch's code is another); bring it back, or choose another -o"
+        )
 
 
 def _key(source: str | Mapping[str, str]) -> str:

@@ -15,8 +15,8 @@ from taskpress.auxiliary.branch import AuxiliaryBranch, Lesson
 from taskpress.auxiliary.features import relative_squared_error
 from taskpress.coding.errors import RecognizerError
 from taskpress.coding.estimate import Estimate
-from taskpress.recognition.device import move
-from taskpress.recognition.protocol import Recognizer, SoftRecognizer
+from taskpress.recognition.device import full_precision, move
+from taskpress.recognition.protocol import CropRecognizer, Recognizer, SoftRecognizer
 from taskpress.targets import Target
 from taskpress.training.allocation import roi_weighted_mse
 from taskpress.training.config import ObjectiveConfig
@@ -145,10 +145,12 @@ class Objective:
         if not self.config.needs_labels:
             return batch
         labels = self.labels_of(batch)
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(batch.images):
             for place, (recognizer, _) in enumerate(self.recognizers):
                 if not labels[place]:
-                    labels[place] = recognizer.pseudo_labels(list(batch.images))
+                    crops = isinstance(recognizer, CropRecognizer)
+                    label = recognizer.crop_labels if crops else recognizer.pseudo_labels  # type: ignore[attr-defined]
+                    labels[place] = label(list(batch.images))
         return replace(batch, labels=labels[0], further=labels[1:])
 
     def labels_of(self, batch: Batch) -> list[Sequence[Target]]:

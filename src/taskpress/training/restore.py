@@ -18,6 +18,7 @@ from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import give_allocator
 from taskpress.training.averaging import WeightAverage
 from taskpress.training.config import RunConfig, expand
+from taskpress.training.contents import check_contents, own_branches
 from taskpress.training.module import CodecTraining
 from taskpress.training.settings import read_settings
 
@@ -47,7 +48,8 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     its weights, both are averages. ConfigError where the folder holds no such training, or one without a
     branch; DataError for a damaged checkpoint.
     """
-    config, _ = read_settings(folder / "config.yaml")
+    config, told = read_settings(folder / "config.yaml")
+    check_contents(folder / "config.yaml", own_branches(config), told.get("contents", {}))
     if config.recognizer is None or config.objective.alpha == 0:
         raise ConfigError(f"{folder}: {config.name} was trained without an auxiliary branch (alpha 0)")
     checkpoint = folder / "checkpoints" / "last.ckpt"

@@ -18,13 +18,14 @@ import yaml
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
+from taskpress.own_code import is_own
 from taskpress.recognition.named import load_recognizer
 from taskpress.training.allocation import give_allocator
 from taskpress.training.averaging import WeightAverage
 from taskpress.training.branch_first import teach_branches
 from taskpress.training.checks import check_losses
 from taskpress.training.config import Preset, RunConfig, expand
-from taskpress.training.contents import by_content, contents_of
+from taskpress.training.contents import by_content, check_contents, contents_of
 from taskpress.training.data import CropsModule
 from taskpress.training.module import CodecTraining
 from taskpress.training.objective import labels_crops
@@ -208,6 +209,9 @@ def settings_digest(
     told = config.model_dump(exclude=own, exclude_defaults=True)
     for section, names in OWN_FIELDS.items():
         told[section] = {name: value for name, value in told.get(section, {}).items() if name not in names}
+    if config.objective.alpha == 0 and is_own(config.objective.auxiliary):
+        # A branch that this arm has not.
+        told["objective"].pop("auxiliary", None)
     told = by_content(told, contents or {})
     return hashlib.sha256(json.dumps([told, steps, further], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -229,7 +233,7 @@ def _claim(own: Path, wanted: dict[str, Any]) -> None:
     if path.exists():
         config, provenance = read_settings(path)
         there = {**provenance, **config.model_dump()}
-        _check_contents(path, wanted["contents"], there.pop("contents", {}))
+        check_contents(path, wanted["contents"], there.pop("contents", {}))
         settings = [key for key in wanted if key != "contents"]
         other = [name for key in settings for name in _differing(key, wanted[key], there.get(key))]
         if not other:
@@ -242,18 +246,6 @@ def _claim(own: Path, wanted: dict[str, Any]) -> None:
         shutil.rmtree(own)
     own.mkdir(parents=True, exist_ok=True)
     atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
-
-
-def _check_contents(path: Path, ours: dict[str, str], theirs: Any) -> None:
-    """ConfigError where a name stands for other pictures or another recognizer than when a training began."""
-    if not isinstance(theirs, dict):
-        raise ConfigError(f"{path}: is damaged; remove its folder to train anew")
-    changed = next((name for name in ours if theirs.get(name, ours[name]) != ours[name]), None)
-    if changed is not None:
-        raise ConfigError(
-            f"{path}: {changed} is not what it was when this training began (pictures were added, removed or "
-            "renamed, or the recognizer is another); bring it back, or choose another -o"
-        )
 
 
 def _differing(key: str, ours: Any, theirs: Any) -> list[str]:
