@@ -128,7 +128,7 @@ def print_comparison(comparison: Comparison) -> None:
     for reason in dict.fromkeys(o.reason for o in outcomes if o.reason):
         console.print(f"no BD-rate: {reason}", style="yellow", highlight=False)
     for note in dict.fromkeys(o.note for o in outcomes if o.note):
-        console.print(f"BD-rate of {note}", style="dim", highlight=False)
+        console.print(f"BD-rate: {note}", style="dim", highlight=False)
 
 
 def _print_seeds(comparison: Comparison, console: Console) -> None:
