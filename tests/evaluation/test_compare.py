@@ -118,6 +118,15 @@ def test_figure_is_a_picture_with_every_curve_drawn(make_result: Make) -> None:
     assert classical[1] > alone[1] + 100
 
 
+def test_long_names_of_curves_stay_within_the_figure(make_result: Make) -> None:
+    names = [f"task+aux, α = {number}, as trained in the longest of all" for number in range(5)]
+    curves = [curve(make_result, name, 1.0 + 0.1 * index) for index, name in enumerate(names)]
+    data = rd_figure(compare([result for points in curves for result in points]))
+    pixels = np.array(Image.open(io.BytesIO(data)).convert("L"))
+    assert (pixels[:, :4] == 255).all() and (pixels[:, -4:] == 255).all()
+    assert (pixels[-len(pixels) // 8 :] < 255).any(), "there is a legend"
+
+
 def test_encoders_are_told_by_curve_with_the_allocators_share(make_result: Make) -> None:
     plain = {"parameters": 1000, "macs_per_pixel": 50.0}
     share = {"parameters": 100, "macs_per_pixel": 5.0}

@@ -14,7 +14,9 @@ from taskpress.evaluation.metrics import Metric
 from taskpress.evaluation.result import Result
 
 if TYPE_CHECKING:
+    from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
@@ -45,7 +47,7 @@ def rd_figure(comparison: Comparison) -> bytes:
         _panel(ax, comparison, metric)
     handles, labels = axes[0].get_legend_handles_labels()
     columns = len(labels) if len(labels) <= 6 else (len(labels) + 1) // 2
-    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+    _legend(figure, handles, labels, columns)
     any_result = next(iter(comparison.curves.values()))[0]
     scaled = f", long side {any_result.resize}" if any_result.resize else ""
     title = f"{any_result.images} pictures of {any_result.dataset}{scaled} · {any_result.recognizer}"
@@ -53,6 +55,15 @@ def rd_figure(comparison: Comparison) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def _legend(figure: Figure, handles: list[Artist], labels: list[str], columns: int) -> None:
+    """Below the panels, in as many columns as fit the figure's width."""
+    for count in range(columns, 0, -1):
+        legend = figure.legend(handles, labels, loc="outside lower center", ncols=count, frameon=False)
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
