@@ -58,13 +58,13 @@ def test_crops_can_be_labelled_in_place_of_pictures(
 ) -> None:
     """A teacher that looks at the crop says what is to be seen in the crop, and is asked once a step."""
     asked: list[tuple[int, ...]] = []
-    label = FasterRCNN.pseudo_labels
+    label = FasterRCNN.crop_labels
 
     def counted(self: FasterRCNN, images: Any) -> Any:
         asked.extend(image.shape for image in images)
         return label(self, images)
 
-    monkeypatch.setattr(FasterRCNN, "pseudo_labels", counted)
+    monkeypatch.setattr(FasterRCNN, "crop_labels", counted)
     monkeypatch.setattr(Teacher, "labels", lambda self, image: pytest.fail("a whole picture was labelled"))
     data = {"sources": ["scenes:3"], "patch": 64, "batch": 2}
     one = preset(data=data, objective={"labels": "crop"}, arms={"own": arm})
