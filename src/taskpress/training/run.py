@@ -168,9 +168,8 @@ def labelling(config: RunConfig, teachers: Sequence[Teacher]) -> Sequence[Teache
     crops are, by the objective."""
     objective = config.objective
     needed = objective.needs_labels
-    return [one if needed and not labels_crops(objective, one.recognizer) else None for one in teachers] or [
-        None
-    ]
+    found = [one if needed and not labels_crops(objective, one.recognizer) else None for one in teachers]
+    return found or [None]
 
 
 def training_steps(config: RunConfig, pictures: int, ranks: int = 1) -> int:
@@ -210,7 +209,7 @@ def settings_digest(
     for section, names in OWN_FIELDS.items():
         told[section] = {name: value for name, value in told.get(section, {}).items() if name not in names}
     if config.objective.alpha == 0 and is_own(config.objective.auxiliary):
-        # A branch that this arm has not.
+        # A branch that this arm has not, by a path that `contents` says nothing of. Names stay, as ever.
         told["objective"].pop("auxiliary", None)
     told = by_content(told, contents or {})
     return hashlib.sha256(json.dumps([told, steps, further], sort_keys=True).encode()).hexdigest()[:16]
