@@ -9,6 +9,7 @@ from PIL import Image
 
 from taskpress.coding.errors import ConfigError, DataError
 from taskpress.evaluation.compare import compare, find_results
+from taskpress.evaluation.curve_drawing import places
 from taskpress.evaluation.rd_figure import rd_figure, write_comparison
 from taskpress.evaluation.result import Result
 
@@ -116,6 +117,33 @@ def test_figure_is_a_picture_with_every_curve_drawn(make_result: Make) -> None:
     classical = counts(task, curve(make_result, "jpeg", 3.0))
     assert alone[0] == 0 and learned[0] > 100 and classical[0] == 0
     assert classical[1] > alone[1] + 100
+
+
+def drawn(results: list[Result], colour: tuple[int, int, int]) -> np.ndarray:
+    """Rows and columns of the figure's pixels of a colour."""
+    pixels = np.array(Image.open(io.BytesIO(rd_figure(compare(results)))).convert("RGB"))
+    return np.argwhere(np.all(pixels == colour, -1))
+
+
+def test_an_arm_has_one_colour_in_whatever_company(make_result: Make) -> None:
+    roi = curve(make_result, "roi", 1.2, codec_fingerprint="1")
+    for beside in ("task", "mse", "a name of one's own"):
+        results = [*curve(make_result, beside, 1.0, codec_fingerprint="2"), *roi]
+        assert len(drawn(results, (0xCC, 0x79, 0xA7))) > 100, f"pink beside {beside}"
+    names = ["own", "roi", "other", "task", *map(str, range(8))]
+    assert (found := places(names))["roi"] == 3 and found["task"] == 0
+    assert [found["own"], found["other"], found["0"]] == [1, 2, 4]
+    assert sorted(found.values()) == list(range(len(names)))
+
+
+def test_an_uncompressed_score_far_above_does_not_press_curves_flat(make_result: Make) -> None:
+    def height(limit: float) -> int:
+        results = curve(make_result, "task", 1.0, codec_fingerprint="1", uncompressed_ap=limit)
+        rows, columns = drawn(results, (0x00, 0x72, 0xB2)).T
+        by_annotations = rows[columns > 840]
+        return int(np.ptp(by_annotations))
+
+    assert height(90.0) > 0.9 * height(28.0)
 
 
 def test_long_names_of_curves_stay_within_the_figure(make_result: Make) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Sequence
+from itertools import chain, count
 from typing import TYPE_CHECKING
 
 from taskpress.evaluation.seeds import M, OperatingPoint, Repeats
@@ -17,6 +17,16 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#882255", "#0
 _GREYS = ("0.15", "0.35", "0.5", "0.6", "0.7")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":")
+_OWN = {"task": 0, "task+aux": 1, "mse": 2, "roi": 3, "semantic": 4, "task, refined": 5}
+"""Places in `COLOURS` of the curves that many figures show, so that each looks the same in all of them."""
+
+
+def places(names: Iterable[str]) -> dict[str, int]:
+    """A place in `COLOURS` for each curve, its own or the first that is free; from 7 on with another dash."""
+    names = list(names)
+    found = {name: _OWN[name] for name in names if name in _OWN}
+    free = (place for place in count() if place not in found.values())
+    return {name: found[name] if name in found else next(free) for name in names}
 
 
 def verbatim(text: str) -> str:
@@ -25,17 +35,17 @@ def verbatim(text: str) -> str:
 
 
 def draw_curve(
-    ax: Axes, index: int, name: str, repeats: Repeats[M], metric: str, learned: bool = True
+    ax: Axes, place: int, name: str, repeats: Repeats[M], metric: str, learned: bool = True
 ) -> None:
     """Draws scores over bits per pixel; of several seeds each one lightly and the means in full.
 
-    index:   of the curve among the learned ones of the figure, or among the others, which decides its look
+    place:   of the curve among the learned ones of the figure (`places`), or among the others: its look
     metric:  key of the scores
     learned: in colour; what these are measured by is drawn in grey
     """
     palette = COLOURS if learned else _GREYS
-    colour, marker = palette[index % len(palette)], _MARKERS[index % len(_MARKERS)]
-    around = index // len(palette) if learned else index
+    colour, marker = palette[place % len(palette)], _MARKERS[place % len(_MARKERS)]
+    around = place // len(palette) if learned else place
     several = len(repeats.by_seed) > 1
     if several:
         for points in repeats.by_seed.values():
@@ -43,7 +53,7 @@ def draw_curve(
         ax.scatter(
             *_columns([*chain.from_iterable(repeats.by_seed.values())], metric),
             marker=marker,
-            s=40,
+            s=24,
             facecolors="none",
             edgecolors=colour,
             linewidths=0.9,
@@ -55,7 +65,7 @@ def draw_curve(
         marker=marker,
         linestyle=_DASHES[around % len(_DASHES)],
         linewidth=1.8 if learned and not several else 1.4,
-        markersize=3.5 if several else 5.5,
+        markersize=5.5,
         markeredgecolor="white",
         markeredgewidth=0.6,
         label=verbatim(f"{name}, mean of {len(repeats.by_seed)} seeds" if several else name),

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import Field
 
-from taskpress.evaluation.curve_drawing import COLOURS
+from taskpress.evaluation.curve_drawing import COLOURS, places
 from taskpress.evaluation.stored import Stored, StoredFile
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def gradients_figure(gradients: Gradients) -> bytes:
     from matplotlib.figure import Figure
 
     rates = sorted({pull.rate for pull in gradients.pulls})
-    arms = list(dict.fromkeys(pull.arm for pull in gradients.pulls))
+    looks = places(dict.fromkeys(pull.arm for pull in gradients.pulls))
     figure = Figure(figsize=(max(6.4, 3.6 * len(rates) + 0.8), 6.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     grid = figure.subplots(2, len(rates), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 2))
@@ -99,7 +99,7 @@ def gradients_figure(gradients: Gradients) -> bytes:
         for pull in gradients.pulls:
             if pull.rate != rate:
                 continue
-            colour = COLOURS[arms.index(pull.arm) % len(COLOURS)]
+            colour = COLOURS[looks[pull.arm] % len(COLOURS)]
             _draw(norms, pull, "task", colour, f"{pull.arm}: λ L_task", "-")
             _draw(norms, pull, "aux", colour, f"{pull.arm}: λ α L_aux", "--")
             _draw(cosine, pull, "cosine", colour, None, "-")

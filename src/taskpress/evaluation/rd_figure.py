@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.compare import Comparison
-from taskpress.evaluation.curve_drawing import draw_curve, rate_axis, verbatim
+from taskpress.evaluation.curve_drawing import draw_curve, places, rate_axis, verbatim
 from taskpress.evaluation.metrics import Metric
 from taskpress.evaluation.result import Result
 
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+FAR = 0.5
+"""How far above all curves the uncompressed score is still drawn, in heights of what they span: further up it
+would press them flat, and is written instead."""
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
@@ -30,7 +34,7 @@ def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
 
 
 def rd_figure(comparison: Comparison) -> bytes:
-    """PNG with a panel per metric: accuracy over bits per pixel, one line per curve, uncompressed dashed.
+    """PNG with a panel per metric: accuracy over bits per pixel, a line per curve, uncompressed dashed.
 
     Of a curve with several seeds each one is drawn lightly and the means in full.
     """
@@ -45,12 +49,16 @@ def rd_figure(comparison: Comparison) -> bytes:
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, metric in zip(axes, panels, strict=True):
         _panel(ax, comparison, metric)
-    handles, labels = axes[0].get_legend_handles_labels()
-    columns = len(labels) if len(labels) <= 6 else (len(labels) + 1) // 2
-    _legend(figure, handles, labels, columns)
+    entries = {
+        label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)
+    }
+    columns = len(entries) if len(entries) <= 6 else (len(entries) + 1) // 2
+    _legend(figure, list(entries.values()), list(entries), columns)
     any_result = next(iter(comparison.curves.values()))[0]
     scaled = f", long side {any_result.resize}" if any_result.resize else ""
-    title = f"{any_result.images} pictures of {any_result.dataset}{scaled} · {any_result.recognizer}"
+    title = (
+        f"{any_result.images} pictures of {any_result.dataset}{scaled} · recognizer {any_result.recognizer}"
+    )
     figure.suptitle(verbatim(title), fontsize=10)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
@@ -67,21 +75,28 @@ def _legend(figure: Figure, handles: list[Artist], labels: list[str], columns: i
 
 
 def _panel(ax: Axes, comparison: Comparison, metric: Metric) -> None:
-    drawn = {True: 0, False: 0}
+    learned = {name: results[0].learned for name, results in comparison.curves.items()}
+    looks = places(name for name in learned if learned[name])
+    looks |= {name: place for place, name in enumerate(name for name in learned if not learned[name])}
     for name, repeats in comparison.repeats.items():
         label = f"{name} (reference)" if name == comparison.anchor and len(comparison.curves) > 1 else name
-        learned = comparison.curves[name][0].learned
-        draw_curve(ax, drawn[learned], label, repeats, metric.key, learned)
-        drawn[learned] += 1
-    limits = (result.uncompressed_scores.get(metric.key) for result in _all(comparison.curves))
-    limit = next((score for score in limits if score is not None), None)
-    if limit is not None:
-        ax.axhline(limit, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="uncompressed", zorder=0)
+        draw_curve(ax, looks[name], label, repeats, metric.key, learned[name])
     rate_axis(ax, _rates(comparison.curves, metric), "bits per pixel, real files")
     scores = [score for one in _all(comparison.curves) if (score := one.scores.get(metric.key)) is not None]
+    limits = (result.uncompressed_scores.get(metric.key) for result in _all(comparison.curves))
+    limit = next((score for score in limits if score is not None), None)
     if scores:
-        lowest, highest = min(scores), max([*scores, *([] if limit is None else [limit])])
-        margin = 0.25 * (highest - lowest)
+        lowest, highest = min(scores), max(scores)
+        if limit is not None:
+            if limit - highest <= FAR * (highest - lowest):
+                ax.axhline(
+                    limit, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="uncompressed", zorder=0
+                )
+                highest = max(highest, limit)
+            else:
+                note = f"↑ uncompressed {limit:.3g}"
+                ax.text(0.01, 0.985, note, transform=ax.transAxes, va="top", color="0.35", fontsize=9)
+        margin = max(1.0, 0.25 * (highest - lowest))
         ax.set_ylim(max(0.0, lowest - margin), highest + 0.2 * margin + 0.5)
     ax.set_title(metric.title, fontsize=10)
     ax.set_ylabel(metric.axis)

@@ -12,7 +12,7 @@ from taskpress.coding.codec import Codec
 from taskpress.coding.errors import DataError
 from taskpress.datasets.dataset import Dataset
 from taskpress.evaluation.allocation import dataset_share
-from taskpress.evaluation.curve_drawing import draw_curve, rate_axis, verbatim
+from taskpress.evaluation.curve_drawing import draw_curve, places, rate_axis, verbatim
 from taskpress.evaluation.rate_accuracy import Reference, trained_as
 from taskpress.evaluation.result import TrainedAs, command_line, versions
 from taskpress.evaluation.seeds import repeats
@@ -116,8 +116,9 @@ def shares_figure(shares: Shares) -> bytes:
     curves: dict[str, list[Share]] = {}
     for share in shares.shares:
         curves.setdefault(share.curve, []).append(share)
-    for index, (name, points) in enumerate(curves.items()):
-        draw_curve(ax, index, name, repeats(name, points), "share")
+    looks = places(curves)
+    for name, points in curves.items():
+        draw_curve(ax, looks[name], name, repeats(name, points), "share")
     area = 100 * shares.shares[0].area
     ax.axhline(area, color="0.35", linestyle=(0, (5, 4)), linewidth=1, label="share of the area", zorder=0)
     rate_axis(ax, [share.bpp for share in shares.shares], "bits per pixel, by the codec's own model")
