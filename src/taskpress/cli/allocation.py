@@ -11,9 +11,7 @@ import typer
 
 from taskpress.cli.evaluate import default_curve, names_by_seed
 from taskpress.cli.measuring import (
-    Annotations,
     AsJson,
-    CurveName,
     Device,
     Limit,
     Resize,
@@ -44,10 +42,17 @@ def allocation(
         str | None,
         typer.Option("--recognizer", help="Draws its boxes and counts the bits inside; e.g. onnx:FILE."),
     ] = None,
-    annotations: Annotations = None,
+    annotations: Annotated[
+        Path | None,
+        typer.Option(
+            "--annotations", help="COCO instances JSON: of a folder, only the pictures that it lists."
+        ),
+    ] = None,
     resize: Resize = None,
     limit: Limit = None,
-    curve: CurveName = None,
+    curve: Annotated[
+        str | None, typer.Option("--curve", help="Name of the curve, in place of a codec's arm.")
+    ] = None,
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
@@ -60,10 +65,10 @@ def allocation(
 
     Of a folder or `scenes`, --recognizer is needed: the share of all bits
     inside its boxes is drawn over the rate, a curve for each arm, beside the
-    boxes' share of the area. --annotations only chooses the pictures it lists.
+    boxes' share of the area.
 
-    Example: taskpress allocation scenes-task-q3 scenes-aux-q3 street.jpg
-    --recognizer scenes -o bits.png
+    Example: taskpress allocation coco-yolox-task-q2 coco-yolox-aux-q2 street.jpg
+    --recognizer onnx:yolox_nano.onnx --resize 416 -o bits.png
 
     Example: taskpress allocation run/codecs/*.safetensors val2017
     --recognizer onnx:yolox_nano.onnx --resize 416 -o shares.png

@@ -38,7 +38,7 @@ def encode(
 
     One picture alone is coded on all cores too, if it is large enough for tiles.
 
-    Example: taskpress encode scenes-aux-q3 photos -o coded
+    Example: taskpress encode coco-yolox-long-q1 photos -o coded --resize 416
     """
     from taskpress.cli.bitstreams import coded_with
     from taskpress.coding.codec import Codec

@@ -12,7 +12,7 @@ import typer
 
 def train(
     preset: Annotated[
-        str, typer.Argument(help="A shipped preset (quick, scenes, coco-yolox, mse, …) or a YAML file.")
+        str, typer.Argument(help="A shipped preset (quick, scenes, coco-yolox, mse, paper) or a YAML file.")
     ],
     settings: Annotated[
         list[str] | None, typer.Argument(help="Changes to it: key=value, e.g. optimizer.steps=500")
