@@ -1,9 +1,12 @@
 """TaskPress: learned image compression for recognition.
 
-`taskpress.load(name_or_path)` gives a `Codec`; everything else lives in the subpackages.
+`taskpress.load(name_or_path)` gives a `Codec`; what can go wrong is a `TaskPressError`. Everything else lives in
+the subpackages.
 """
 
 from typing import TYPE_CHECKING, Any
+
+from taskpress.coding.errors import BitstreamError, CodecError, ConfigError, ImageError, TaskPressError
 
 if TYPE_CHECKING:
     from taskpress.coding.codec import Codec
@@ -11,7 +14,16 @@ if TYPE_CHECKING:
 
     load = Codec.load
 
-__all__ = ["Codec", "__version__", "load"]
+__all__ = [
+    "BitstreamError",
+    "Codec",
+    "CodecError",
+    "ConfigError",
+    "ImageError",
+    "TaskPressError",
+    "__version__",
+    "load",
+]
 
 
 def __getattr__(name: str) -> Any:

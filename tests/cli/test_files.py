@@ -238,15 +238,51 @@ def test_what_is_there_is_replaced_or_left_out_only_where_asked(
     coded = tmp_path / "coded"
     command = ("encode", codec_file, pictures / "rgb.png", "-o", coded)
     assert taskpress(*command).code == 0
-    (coded / "rgb.tpc").write_bytes(b"of another picture")
+    before = (coded / "rgb.tpc").read_bytes()
+    (coded / "rgb.tpc").write_bytes(before + b"and more")
     refused = taskpress(*command)
     assert refused.code == 2 and "rgb.tpc" in refused.err and "--skip" in refused.err
-    assert taskpress(*command, "--skip").code == 0
-    assert (coded / "rgb.tpc").read_bytes() == b"of another picture"
+    refused = taskpress(*command, "--skip")
+    assert refused.code == 2 and "trailing bytes" in refused.err and "--force" in refused.err
     assert taskpress(*command, "--force").code == 0
-    assert (coded / "rgb.tpc").read_bytes().startswith(b"TPC")
+    assert (coded / "rgb.tpc").read_bytes() == before
+    written = (coded / "rgb.tpc").stat().st_mtime_ns
+    assert taskpress(*command, "--skip").code == 0
+    assert (coded / "rgb.tpc").stat().st_mtime_ns == written
     other = taskpress("encode", "mse-n32", *command[2:], "--skip")
     assert other.code == 2 and "another codec" in other.err and "rgb.tpc" in other.err
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        (("--resize", "32"), "now makes 22×32"),
+        (("--tile", "64"), "in tiles of 64"),
+    ],
+)
+def test_what_would_be_coded_otherwise_now_is_not_left_out(
+    taskpress: Callable, codec_file: Path, tmp_path: Path, options: tuple[str, ...], wanted: str
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (100, 70), "red").save(tmp_path / "a.jpg", exif=exif)
+    command = ("encode", codec_file, tmp_path / "a.jpg", "-o", tmp_path / "coded")
+    assert taskpress(*command).code == 0
+    assert taskpress(*command, "--skip").code == 0, "of a picture that EXIF turns, too"
+    refused = taskpress(*command, "--skip", *options)
+    assert refused.code == 2 and "has 70×100 pixels in one piece" in refused.err and wanted in refused.err
+    Image.new("RGB", (100, 70), "red").save(tmp_path / "a.jpg")
+    assert "now makes 100×70" in taskpress(*command, "--skip").err
+
+
+def test_info_knows_a_bitstream_by_its_content_and_a_file_given_twice_is_coded_once(
+    taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
+) -> None:
+    picture = pictures / "rgb.png"
+    assert taskpress("encode", codec_file, picture, picture, "-o", tmp_path / "coded").code == 0
+    (tmp_path / "coded" / "rgb.tpc").rename(tmp_path / "rgb.bin")
+    shown = taskpress("info", tmp_path / "rgb.bin")
+    assert shown.code == 0 and "bpp" in shown.out
 
 
 @pytest.mark.parametrize(
@@ -256,6 +292,7 @@ def test_what_is_there_is_replaced_or_left_out_only_where_asked(
         ("--precision", "foo", "foo"),
         ("--resize", "70000", "65535"),
         ("--device", "cuda:99", "--device cuda:99"),
+        ("--device", "meta", "--device meta"),
     ],
 )
 def test_misuse_is_found_before_any_picture_is_coded(

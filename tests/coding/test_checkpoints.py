@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -10,6 +11,7 @@ from safetensors.torch import save_file
 
 import taskpress
 from taskpress.coding import checkpoints
+from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import CodecError
 from taskpress.coding.images import to_tensor
@@ -183,3 +185,25 @@ def test_the_card_is_json(lively, tmp_path: Path) -> None:
     lively("mean-scale-hyperprior").save(tmp_path / "c.safetensors", card={"seed": 3})
     with safe_open(tmp_path / "c.safetensors", framework="pt") as file:
         assert json.loads(file.metadata()["card"]) == {"seed": 3}
+
+
+@pytest.mark.parametrize("card", [{"ap": np.float32(1)}, {1: 2, "a": 3}, {"ap": float("nan")}])
+def test_a_card_that_is_not_json_is_refused_and_forgotten(tmp_path: Path, card: dict) -> None:
+    codec = Codec.create("mean-scale-hyperprior", 8)
+    with pytest.raises(CodecError, match=r"a\.safetensors: the card is no JSON object .*; not saved"):
+        codec.save(tmp_path / "a.safetensors", card=card)
+    assert not list(tmp_path.iterdir())
+    codec.save(tmp_path / "b.safetensors")
+    assert Codec.load(tmp_path / "b.safetensors").card == {}
+
+
+def test_a_codecs_own_state_dict_loads_as_the_models_does(tmp_path: Path) -> None:
+    codec = Codec.create("mean-scale-hyperprior", 8)
+    torch.save(codec.state_dict(), tmp_path / "codec.pth")
+    torch.save(codec.model.state_dict(), tmp_path / "model.pth")
+    fingerprints = {Codec.load(tmp_path / f"{name}.pth").fingerprint for name in ("codec", "model")}
+    assert fingerprints == {codec.fingerprint}
+    codec.attach_allocator(AllocatorSettings("roi"))
+    torch.save(codec.state_dict(), tmp_path / "allocator.pth")
+    with pytest.raises(CodecError, match=r"allocator\.pth: holds an allocator's weights .* codec\.save\(\)"):
+        Codec.load(tmp_path / "allocator.pth")

@@ -70,6 +70,14 @@ def test_transparent_palette_warns(tmp_path: Path, picture) -> None:
         assert np.array_equal(read_image(tmp_path / "a.png"), np.asarray(image.convert("RGB")))
 
 
+@pytest.mark.parametrize("exif", [b"Exif\0\0hello world", b"\0" * 20, b"II*\0"])
+def test_exif_that_cannot_be_read_does_not_cost_the_picture(tmp_path: Path, picture, exif: bytes) -> None:
+    array = picture(9, 13)
+    Image.fromarray(array).save(tmp_path / "a.png", exif=exif)
+    with pytest.warns(UserWarning, match=r"a\.png: its EXIF cannot be read"):
+        assert np.array_equal(read_image(tmp_path / "a.png"), array)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_orientation_is_applied(tmp_path: Path, picture, orientation: int) -> None:
     array = picture(16, 24)

@@ -77,7 +77,11 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     warnings.showwarning = _show_warning
     # As an exception it lets what is half-written be cleared away.
-    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    before = {
+        ends: signal.signal(ends, lambda number, _: sys.exit(128 + number))
+        for ends in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP"))
+        if ends is not None and signal.getsignal(ends) is not signal.SIG_IGN  # as under nohup
+    }
     try:
         app(args=arguments)
     except (TaskPressError, OSError) as error:
@@ -95,7 +99,8 @@ def main() -> None:
         )
         raise SystemExit(1) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for ends, handler in before.items():
+            signal.signal(ends, handler)
 
 
 def _show_warning(

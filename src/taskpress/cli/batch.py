@@ -25,6 +25,7 @@ def targets(inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str) -> l
     `a/photo.jpg` becomes `a/photo` with the new suffix; where `a/photo.png` is there too, both keep their own
     suffix before the new one. Raises ConfigError where two files would still have one outcome.
     """
+    inputs = list(dict.fromkeys(inputs))
     stems = Counter(relative.with_suffix("") for _, relative in inputs)
     taken: dict[Path, Path] = {}
     for path, relative in inputs:

@@ -9,11 +9,14 @@ from threading import Lock
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpress.coding.bitstream import HEAD, MAGIC, unpack
+from taskpress.coding.bitstream import MAGIC, unpack
 from taskpress.coding.checkpoints import shipped_names
 from taskpress.coding.codec import Codec, Region
-from taskpress.coding.errors import BitstreamError, TaskPressError
+from taskpress.coding.errors import BitstreamError, ConfigError, ImageError, TaskPressError
 from taskpress.coding.files import files_below
+from taskpress.coding.grid import Box
+from taskpress.coding.images import size_of
+from taskpress.coding.picture_coding import cut
 from taskpress.coding.transforms import check_precision
 
 
@@ -39,14 +42,46 @@ def read_bitstream(path: Path) -> bytes:
         raise BitstreamError(f"{path}: cannot be read ({error.strerror or error})") from None
 
 
-def coded_with(path: Path) -> str | None:
-    """The codec's fingerprint in the first bytes of a .tpc file, all that is read of it; None for none."""
+def is_bitstream(path: Path) -> bool:
+    """By its name, or by its first bytes, whatever it is called."""
+    if path.suffix.lower() == ".tpc":
+        return True
     try:
         with path.open("rb") as file:
-            head = file.read(HEAD)
-    except OSError:
-        return None
-    return head[4:].hex() if len(head) == HEAD and head.startswith(MAGIC) else None
+            return file.read(len(MAGIC)) == MAGIC
+    except (OSError, ValueError):
+        return False
+
+
+def check_left_out(path: Path, fingerprint: str, source: Path, resize: int | None, tile: int | None) -> None:
+    """ConfigError where a .tpc file that is there already is not what would be coded from the source now.
+
+    Told by its header: codec, size and tiles. A source that cannot be read has nothing to be coded.
+    """
+    try:
+        header = unpack(read_bitstream(path))[0]
+    except BitstreamError as error:
+        raise ConfigError(f"{path}: {error}; code anew with --force") from None
+    if header.fingerprint != fingerprint:
+        raise ConfigError(
+            f"{path}: was coded with another codec, {header.fingerprint}; choose another folder with -o, or "
+            "code anew with --force"
+        )
+    try:
+        width, height = size_of(source, resize)
+    except ImageError:
+        return
+    grid = cut(Box(0, 0, width, height), tile)
+    wanted = _described(width, height, grid.side if len(grid) > 1 else 0)
+    if (there := _described(header.width, header.height, header.side)) != wanted:
+        raise ConfigError(
+            f"{path}: has {there}, where {source} now makes {wanted}; choose another folder with -o, or code "
+            "anew with --force"
+        )
+
+
+def _described(width: int, height: int, side: int) -> str:
+    return f"{width}×{height} pixels " + (f"in tiles of {side}" if side else "in one piece")
 
 
 class CodecFinder:

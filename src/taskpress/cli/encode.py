@@ -12,7 +12,6 @@ from taskpress.cli.measuring import AsJson, Device, Precision, TileSide, checked
 from taskpress.cli.outcomes import Force, Skip, to_do
 from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
 from taskpress.coding.bitstream import MAX_SIDE
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
 
 
@@ -40,7 +39,7 @@ def encode(
 
     Example: taskpress encode coco-yolox-long-q1 photos -o coded --resize 416
     """
-    from taskpress.cli.bitstreams import coded_with
+    from taskpress.cli.bitstreams import check_left_out
     from taskpress.coding.codec import Codec
     from taskpress.coding.images import read_image, resize_long_side
     from taskpress.coding.picture_coding import check_tile
@@ -78,12 +77,8 @@ def encode(
     outcomes = targets(pairs, output, ".tpc")
     wanted = to_do(outcomes, output, force, skip)
     begun = set(wanted)
-    for _, target in (pair for pair in outcomes if pair not in begun):
-        if (coder := coded_with(target)) not in (None, model.fingerprint):
-            raise ConfigError(
-                f"{target}: was coded with another codec, {coder}; choose another folder with -o, or code "
-                "anew with --force"
-            )
+    for source, target in (pair for pair in outcomes if pair not in begun):
+        check_left_out(target, model.fingerprint, source, resize, tile)
     # Losses that sample draw from torch's one random state: pictures are refined one after another.
     at_once = jobs if refinement is None else 1
     run_all(work, wanted, "encoding", at_once, line, as_json)

@@ -25,11 +25,12 @@ def info(
     as_json: AsJson = False,
 ) -> None:
     """Say what a file is: a coded picture (size, codec, bits) or a codec (architecture, cost, training)."""
+    from taskpress.cli.bitstreams import is_bitstream
     from taskpress.coding.checkpoints import shipped_names
 
     if not file:
         facts: dict[str, object] = {"shipped codecs": shipped_names()}
-    elif Path(file).suffix.lower() == ".tpc":
+    elif is_bitstream(Path(file)):
         facts = _bitstream(Path(file), codecs or ())
     else:
         facts = _codec(file)

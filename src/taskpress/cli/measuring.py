@@ -64,7 +64,8 @@ TileSide = Annotated[
         "--tile",
         metavar="SIDE",
         help="Code in tiles of so many pixels a side, a multiple of 64, each decodable without the others; "
-        "0: in one piece. By default pictures of more than 2^23 pixels (3840x2160 has fewer) are, in tiles of 1024 to 1536.",
+        "0: in one piece. By default pictures of more than 2^23 pixels (3840x2160 has fewer) are, in tiles "
+        "of 1024 to 1536.",
     ),
 ]
 CurveName = Annotated[str | None, typer.Option("--curve", help="Name of the curve the results belong to.")]
@@ -164,8 +165,8 @@ def checked_device(device: str) -> str:
     import torch
 
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.empty(0, device=device).tolist()
+    except (RuntimeError, AssertionError) as error:  # NotImplementedError of a device without values, too
         reason = str(error).splitlines()[0]
         raise ConfigError(f"--device {device}: {reason}; --device cpu works everywhere") from None
     return device

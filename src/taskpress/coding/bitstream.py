@@ -134,6 +134,13 @@ def read_header(data: bytes) -> Header:
     return header
 
 
+def check_pixels(data: bytes, most: int) -> None:
+    """BitstreamError for the bitstream of a picture of more than `most` pixels, and for what is none."""
+    header = unpack(data)[0]
+    if header.width * header.height > most:
+        raise BitstreamError(f"the picture has {header.width}×{header.height} pixels, more than {most}")
+
+
 def unpack(data: bytes) -> tuple[Header, bytes]:
     """(header, payload), for a picture in tiles all payloads one after the other.
 

@@ -134,7 +134,7 @@ def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:
         "architecture": checkpoint.architecture,
         "channels": str(checkpoint.channels),
         "latent_channels": str(checkpoint.latent_channels),
-        "card": json.dumps(checkpoint.card, ensure_ascii=False, sort_keys=True),
+        "card": _card_text(checkpoint.card, path),
     }
     if checkpoint.allocator is not None:
         metadata["allocator"] = json.dumps(asdict(checkpoint.allocator))
@@ -142,6 +142,13 @@ def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:
         atomic_write(Path(path), _sorted_header(save(tensors, metadata)))
     except OSError as error:
         raise CodecError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _card_text(card: object, path: Path) -> str:
+    try:
+        return json.dumps(card, ensure_ascii=False, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        raise CodecError(f"{path}: the card is no JSON object ({error}); not saved") from None
 
 
 def _sorted_header(data: bytes) -> bytes:
@@ -239,7 +246,8 @@ def read_torch(path: Path) -> Checkpoint:
     except pickle.UnpicklingError as error:
         # torch's own text proposes to run whatever code the file holds.
         raise CodecError(
-            f"{path}: is no checkpoint of weights alone; write one with torch.save(model.state_dict(), …)"
+            f"{path}: is no checkpoint of weights alone; write one with codec.save('….safetensors'), or "
+            "torch.save(model.state_dict(), …)"
         ) from error
     except Exception as error:  # the unpickler's of damaged files: KeyError, IndexError, AssertionError, …
         reason = f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"
@@ -252,7 +260,10 @@ def read_torch(path: Path) -> Checkpoint:
     for key, tensor in content.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise CodecError(f"{path}: holds no state dict (entry {key!r} is no tensor)")
-        key = key.removeprefix("module.").replace(".downsample.", ".skip.")
+        if key.startswith(ALLOCATOR_PREFIX):
+            raise CodecError(f"{path}: holds an allocator's weights without its settings; use codec.save()")
+        # Of DistributedDataParallel, and of a `Codec`, whose model has the names that the field shares.
+        key = key.removeprefix("module.").removeprefix("model.").replace(".downsample.", ".skip.")
         key = OLD_BOTTLENECK.sub(lambda old: f"entropy_bottleneck.{NEW_BOTTLENECK[old[1]]}.{old[2]}", key)
         if not DERIVED.search(key):
             state[key] = tensor.to(torch.float32)

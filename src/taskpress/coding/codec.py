@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from taskpress.coding.allocation import Allocator, AllocatorSettings, Decision
+from taskpress.coding.bitstream import check_pixels
 from taskpress.coding.checkpoints import (
     ALLOCATOR_PREFIX,
     Checkpoint,
@@ -23,18 +24,20 @@ from taskpress.coding.checkpoints import (
 from taskpress.coding.cost import Cost, allocator_cost, model_cost
 from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import add_noise, at_least_float32
-from taskpress.coding.errors import CodecError, ImageError
+from taskpress.coding.errors import CodecError
 from taskpress.coding.estimate import Estimate, estimated
 from taskpress.coding.fingerprint import checksum, fingerprint
 from taskpress.coding.hyperprior import HyperpriorModel, Output, Quantization
-from taskpress.coding.images import open_picture, pad
+from taskpress.coding.images import Source, checked_batch, in_range, open_picture, pad
 from taskpress.coding.named_allocators import build_allocator
 from taskpress.coding.picture_coding import PictureCoder
 from taskpress.coding.refinement import Refinement
 from taskpress.coding.transforms import build_transforms, check_precision
 
+COMPILED = "._orig_mod."
 # left, top, right, bottom in pixels
 Region = tuple[int, int, int, int]
+Limit = int | None
 
 
 class Frozen(NamedTuple):
@@ -116,19 +119,19 @@ class Codec(nn.Module):
     def save(self, path: str | Path, half: bool = False, card: dict[str, Any] | None = None) -> None:
         """Writes a safetensors file without pickle, whole or not at all; `card` replaces the codec's own.
 
+        CodecError where it cannot be written, weights are not finite or the card is not JSON.
+
         `half` stores float16, half the size; weights that came from such a file stay so in any case. The
         fingerprint is that of the values as they will be loaded, so bitstreams belong to the codec that
         `load` gives, not to the unrounded one in memory.
         """
-        if card is not None:
-            self.card = dict(card)
-        if self.model.entropy_bottleneck.stale:
-            self.model.entropy_bottleneck.fit_quantiles()
+        card = self.card if card is None else dict(card)
         settings = self.allocator.settings if self.allocator is not None else None
         checkpoint = Checkpoint(
-            self.architecture, self.model.N, self.model.M, self._weights(), self.card, settings
+            self.architecture, self.model.N, self.model.M, self._weights(), card, settings
         )
         write_codec(Path(path), checkpoint, half)
+        self.card = card
 
     @property
     def precision(self) -> str:
@@ -151,14 +154,15 @@ class Codec(nn.Module):
 
     def encode(
         self,
-        image: Image.Image | np.ndarray | Tensor,
+        image: Source,
         tile: int | None = None,
         refinement: Refinement | None = None,
     ) -> bytes:
         """The bitstream of a picture, by the weights as they are, whatever the mode (train or eval).
 
-        `image` is a Pillow picture (converted as `read_image` does), uint8 [H, W, 3], or a float tensor
-        [3, H, W] in [0, 1]; at most 65535 pixels a side and 2^28 in all. ImageError for anything else.
+        `image` is a file's path or a Pillow picture (converted as `read_image` does), an array uint8
+        [H, W, 3] or [H, W], or a tensor [3, H, W], float in [0, 1] or uint8; at most 65535 pixels a side and
+        2^28 in all. ImageError for anything else.
 
         `tile`: the picture is coded in tiles of so many pixels a side, a multiple of 64, each decodable
         without the others; 0 for one piece. By default pictures of more than 2^23 pixels are, in tiles of
@@ -170,14 +174,18 @@ class Codec(nn.Module):
 
     @overload
     def decode(
-        self, data: bytes, as_: Literal["pil"] = "pil", region: Region | None = None
+        self, data: bytes, as_: Literal["pil"] = "pil", region: Region | None = None, max_pixels: Limit = None
     ) -> Image.Image: ...
     @overload
-    def decode(self, data: bytes, as_: Literal["numpy"], region: Region | None = None) -> np.ndarray: ...
-    @overload
-    def decode(self, data: bytes, as_: Literal["tensor"], region: Region | None = None) -> Tensor: ...
     def decode(
-        self, data: bytes, as_: str = "pil", region: Region | None = None
+        self, data: bytes, as_: Literal["numpy"], region: Region | None = None, max_pixels: Limit = None
+    ) -> np.ndarray: ...
+    @overload
+    def decode(
+        self, data: bytes, as_: Literal["tensor"], region: Region | None = None, max_pixels: Limit = None
+    ) -> Tensor: ...
+    def decode(
+        self, data: bytes, as_: str = "pil", region: Region | None = None, max_pixels: Limit = None
     ) -> Image.Image | np.ndarray | Tensor:
         """The picture of a bitstream that this codec wrote, in the size that went in.
 
@@ -187,17 +195,20 @@ class Codec(nn.Module):
         `region` (left, top, right, bottom): only these pixels, left and top included, right and bottom not,
         as the whole picture would have them (up to the rounding of float32). Of a picture in tiles only those
         are decoded on which they depend. ConfigError for a region that is not within the picture.
+
+        `max_pixels`: BitstreamError for a picture of more, before anything is allocated for it. A hundred
+        bytes may hold 2^28 equal pixels, so bytes from strangers want such a limit.
         """
         if as_ not in ("pil", "numpy", "tensor"):
             raise ValueError(f'as_ is "pil", "numpy" or "tensor", not {as_!r}')
+        if max_pixels is not None:
+            check_pixels(data, max_pixels)
         if as_ == "tensor":
             return self._freeze().decode_to_tensor(data, region)
         array = self._freeze().decode_to_array(data, region)
         return array if as_ == "numpy" else Image.fromarray(array)
 
-    def level_map(
-        self, image: Image.Image | np.ndarray | Tensor, tile: int | None = None
-    ) -> np.ndarray | None:
+    def level_map(self, image: Source, tile: int | None = None) -> np.ndarray | None:
         """The quantization level of every latent position, int64 [h, w], as `encode` chooses them.
 
         None where the codec has no allocator.
@@ -220,22 +231,22 @@ class Codec(nn.Module):
         is in float32 whatever the precision; else it is what `decode` would give, up to the rounding of
         float32. With a generator (on the CPU), an allocator draws from it what it would else decide by the
         likeliest.
+
+        ImageError for a batch of another layout and, in evaluation mode, for values outside of [0, 1].
         """
-        if batch.dim() != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
-            raise ImageError(
-                f"a batch is a float tensor [B, 3, H, W], not {batch.dtype} {tuple(batch.shape)}"
-            )
-        batch = batch.to(torch.float32)
+        batch = checked_batch(batch)
         height, width = batch.shape[-2:]
         if self.training:
             y, decision = self._analyze(pad(batch), self.model.g_a, explore)
             out = self.model.code(y, decision.gain if decision is not None else None, quantization)
         else:
-            frozen = self._freeze()
+            frozen, batch = self._freeze(), in_range(batch, "batch")
             with torch.no_grad():
                 y, decision = self._analyze(pad(batch), frozen.transforms.analysis, explore)
             out = self._rounded(frozen, y, decision.gain if decision is not None else None)
         return estimated(out, decision, height, width)
+
+    forward = estimate
 
     @torch.no_grad()
     def training_latent(self, batch: Tensor, quantization: Quantization = "noise") -> Tensor:
@@ -284,6 +295,11 @@ class Codec(nn.Module):
         weights = dict(self.model.state_dict(keep_vars=keep_vars))
         if self.allocator is not None:
             weights.update(self.allocator.state_dict(prefix=ALLOCATOR_PREFIX, keep_vars=keep_vars))
+        if compiled := next((name for name in weights if COMPILED in name), None):
+            part = compiled.partition(COMPILED)[0]
+            raise CodecError(
+                f"{part} is torch.compile's copy, under other names; use codec.model.{part}.compile()"
+            )
         return weights
 
     @property

@@ -6,6 +6,7 @@ generator, so that a seed fixes a training run.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -132,6 +133,14 @@ class EntropyBottleneck(nn.Module):
             self.quantiles[:, 0, 1] = self.quantile_of(0.0, halvings=30)
         quantized = self.medians + round_straight_through(x - self.medians)
         return quantized, self.likelihood(quantized.detach()) * slope_of_noise(self.likelihood, x)
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        # A state dict of a training has the quantiles of its weights: whoever loads it cannot know that they
+        # are stale. They stay so here, as the optimizer's next step may come without another batch.
+        if self.stale:
+            self.fit_quantiles()
+            self.stale = self.training
+        super()._save_to_state_dict(destination, prefix, keep_vars)
 
     def train(self, mode: bool = True) -> "EntropyBottleneck":
         if not mode and self.stale:

@@ -38,10 +38,15 @@ def atomic_write(path: Path, data: bytes) -> None:
 def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
     """Files of these (lower-case) suffixes, in whatever case, at any depth, sorted by path.
 
-    Links are followed, into each folder once.
+    Links are followed, into each folder once. OSError for a folder that cannot be listed: what lies in it
+    would be missing without a word.
     """
+
+    def unlisted(error: OSError) -> None:
+        raise error
+
     found, seen = [], set()
-    for inside, folders, names in os.walk(folder, followlinks=True):
+    for inside, folders, names in os.walk(folder, onerror=unlisted, followlinks=True):
         if (real := os.path.realpath(inside)) in seen:
             folders.clear()
             continue

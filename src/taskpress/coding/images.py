@@ -1,5 +1,6 @@
 """Pictures in and out: files, uint8 arrays [H, W, 3] in RGB, and float tensors [3, H, W] in [0, 1]."""
 
+import math
 import re
 import struct
 import warnings
@@ -39,6 +40,10 @@ DAMAGE = (
     LookupError,
     struct.error,
 )
+ROUNDING = 1e-4
+"""How far arithmetic in float32 may have led values out of [0, 1]."""
+Source = str | Path | Image.Image | np.ndarray | Tensor
+"""A picture as users have it: a file, or pixels; `Codec.encode` says in what layouts."""
 _PILLOWS_LIMIT = Lock()
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -69,6 +74,19 @@ def read_image(path: str | Path) -> np.ndarray:
             raise ImageError(f"{path}: is not a picture that Pillow knows") from error
         except DAMAGE as error:
             raise ImageError(f"{path}: is damaged or truncated ({error or type(error).__name__})") from error
+
+
+def size_of(path: str | Path, long_side: int | None = None) -> tuple[int, int]:
+    """Width and height that `read_image` gives, scaled to a long side where there is one.
+
+    Of most formats only the header is read. ImageError for what is no picture.
+    """
+    try:
+        with Path(path).open("rb") as file, _opened(file) as image:
+            width, height = image.size if _orientation(image, str(path)) < 5 else image.size[::-1]
+    except DAMAGE as error:
+        raise ImageError(f"{path}: is not a picture that Pillow knows ({error})") from error
+    return (width, height) if long_side is None else scaled(width, height, long_side)
 
 
 def _opened(file: BinaryIO) -> Image.Image:
@@ -114,8 +132,10 @@ def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
         raise ImageError(f"{name}: {image.mode} pictures are not coded; convert it to RGB first")
     if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
         raise ImageError(f"{name}: {image.width}×{image.height} pixels are too many; split it first")
-    # Only where there is something to do: both make a copy even where there is not.
-    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+    # Before its EXIF is looked for, which reads pixels first: damaged ones are reported once only.
+    image.load()
+    # Only where there is something to do: it makes a copy even where there is not.
+    if _orientation(image, name) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         warnings.warn(f"{name}: alpha is dropped", stacklevel=3)
@@ -125,6 +145,16 @@ def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
     elif image.mode in ("RGBa", "La"):
         image = image.convert("RGBA" if image.mode == "RGBa" else "LA")
     return _pixels(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def _orientation(image: Image.Image, name: str) -> int:
+    """By its EXIF; 1, upright, where that says nothing or cannot be read, whose pixels may be sound."""
+    try:
+        orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except DAMAGE as error:
+        warnings.warn(f"{name}: its EXIF cannot be read ({error}); it is taken as upright", stacklevel=4)
+        return 1
+    return orientation
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -177,9 +207,14 @@ def resize_long_side(array: np.ndarray, long_side: int) -> np.ndarray:
     height, width = array.shape[:2]
     if max(height, width) == long_side:
         return array
-    scale = long_side / max(height, width)
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    size = scaled(width, height, long_side)
     return np.array(Image.fromarray(array).resize(size, Image.Resampling.BICUBIC))
+
+
+def scaled(width: int, height: int, long_side: int) -> tuple[int, int]:
+    """Width and height in proportion, the longer one `long_side`, none below 1."""
+    scale = long_side / max(height, width)
+    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 class Picture:
@@ -212,30 +247,72 @@ class Picture:
         return F.pad(inside[None], missing, mode="replicate")
 
 
-def open_picture(image: Image.Image | np.ndarray | Tensor) -> Picture:
+def open_picture(image: Source) -> Picture:
     """Whatever `Codec.encode` takes; ImageError for anything else."""
-    if isinstance(image, Image.Image):
+    if isinstance(image, str | Path):
+        image = read_image(image)
+    elif isinstance(image, Image.Image):
         try:
             image = from_pil(image)
         except DAMAGE as error:
             raise ImageError(f"the picture is damaged ({error or type(error).__name__})") from error
     if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ImageError(f"an array must be uint8 [H, W, 3], not {image.dtype} {list(image.shape)}")
+        picture = Picture(_array(image))
     elif isinstance(image, Tensor):
-        if not image.is_floating_point() or image.dim() != 3 or image.shape[0] != 3:
-            raise ImageError(f"a tensor must be float [3, H, W], not {image.dtype} {list(image.shape)}")
-        image = image.detach().to(torch.float32)
-        if image.numel() and not (image.min() >= 0 and image.max() <= 1):
-            raise ImageError("a tensor's values must lie in [0, 1]")
+        picture = Picture(_tensor(image))
     else:
         raise ImageError(
-            f"a picture is a PIL.Image, a numpy array or a torch tensor, not {type(image).__name__}"
+            f"a picture is a path, a PIL.Image, a numpy array or a torch tensor, not {type(image).__name__}"
         )
-    picture = Picture(image)
     height, width = picture.height, picture.width
     if not height * width:
         raise ImageError(f"the picture has no pixels ({width}×{height})")
     if max(height, width) > MAX_SIDE or height * width > MAX_PIXELS:
         raise ImageError(f"{width}×{height} pixels are too many for one bitstream; split the picture")
     return picture
+
+
+def _array(pixels: np.ndarray) -> np.ndarray:
+    """uint8 [H, W, 3] of a colour or grey picture."""
+    if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3) or pixels.shape[2:] not in ((), (1,), (3,)):
+        raise ImageError(
+            f"an array must be uint8 [H, W, 3], or [H, W] for grey, not {pixels.dtype} {list(pixels.shape)}"
+        )
+    return pixels if pixels.shape[2:] == (3,) else np.repeat(pixels.reshape(*pixels.shape[:2], 1), 3, axis=2)
+
+
+def _tensor(pixels: Tensor) -> np.ndarray | Tensor:
+    """float32 [3, H, W] in [0, 1], or uint8 [H, W, 3] of a tensor in bytes."""
+    whole = pixels.dtype == torch.uint8
+    if not (whole or pixels.is_floating_point()) or pixels.dim() != 3 or pixels.shape[0] != 3:
+        raise ImageError(
+            f"a tensor must be float [3, H, W] in [0, 1], or uint8, not {pixels.dtype} {list(pixels.shape)}"
+        )
+    if whole:
+        return pixels.permute(1, 2, 0).cpu().numpy()
+    return in_range(pixels.detach().to(torch.float32), "tensor")
+
+
+def checked_batch(batch: Tensor) -> Tensor:
+    """[B, 3, H, W] in float32; ImageError where it is not floats of that layout."""
+    if batch.dim() != 4 or batch.shape[1] != 3 or not batch.is_floating_point() or not batch.numel():
+        raise ImageError(f"a batch is a float tensor [B, 3, H, W], not {batch.dtype} {tuple(batch.shape)}")
+    return batch.to(torch.float32)
+
+
+def in_range(pixels: Tensor, name: str) -> Tensor:
+    """The floats, clamped to [0, 1] where they pass it by their last bits.
+
+    ImageError with values and remedy for what lies further out, and for NaN.
+    """
+    if not pixels.numel():
+        return pixels
+    low, high = (limit.item() for limit in pixels.detach().aminmax())
+    if low >= 0 and high <= 1:
+        return pixels
+    if low >= -ROUNDING and high <= 1 + ROUNDING:
+        return pixels.clamp(0, 1)
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ImageError(f"the {name} holds values that are not finite")
+    remedy = "divide it by 255" if low >= 0 and 2 < high <= 255 else "clamp(0, 1) where that is meant"
+    raise ImageError(f"the {name}'s values must lie in [0, 1], not {low:g} to {high:g}; {remedy}")

@@ -10,7 +10,7 @@ context that begin anew. Its pixels depend on its neighbours' latents as they wo
 
 import math
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import SupportsIndex, overload
 
@@ -277,12 +277,14 @@ def region_of(header: Header, region: tuple[int, int, int, int] | None) -> Box:
     picture = Box(0, 0, header.width, header.height)
     if region is None:
         return picture
-    if not isinstance(region, Sequence) or len(region) != 4:
-        raise ConfigError(f"region {region}: it takes left, top, right and bottom")
-    box = Box(*(_whole(side, "region") for side in region))
+    try:
+        left, top, right, bottom = region
+    except (TypeError, ValueError):
+        raise ConfigError(f"region {region}: it takes left, top, right and bottom") from None
+    box = Box(*(_whole(side, "region") for side in (left, top, right, bottom)))
     if box.width < 1 or box.height < 1 or box.within(picture) != box:
         raise ConfigError(
-            f"region {','.join(map(str, region))}: left, top, right and bottom with left < right and top < "
+            f"region {','.join(map(str, box))}: left, top, right and bottom with left < right and top < "
             f"bottom have to lie within the picture's {header.width}×{header.height} pixels"
         )
     return box

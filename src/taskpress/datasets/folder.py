@@ -10,7 +10,11 @@ from taskpress.coding.images import read_image
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category
 
-PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".avif", ".bmp", ".tif", ".tiff", ".ppm"})
+PICTURE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".jp2", ".bmp", ".dib", ".tif", ".tiff"}
+    | {".tga", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+"""What is a picture in a folder, by name; named alone, a file of any suffix is read."""
 
 
 def find_pictures(folder: str | Path) -> list[Path]:
