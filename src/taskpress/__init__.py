@@ -1,7 +1,7 @@
 """TaskPress: learned image compression for recognition.
 
-`taskpress.load(name_or_path)` gives a `Codec`; what can go wrong is a `TaskPressError`. Everything else lives in
-the subpackages.
+`taskpress.load(name_or_path)` gives a `Codec`; what can go wrong is a `TaskPressError`. Everything else lives
+in the subpackages.
 """
 
 from typing import TYPE_CHECKING, Any
