@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning
@@ -46,7 +47,7 @@ def test_the_average_of_a_walk_is_its_closed_form() -> None:
     expected, walk = 0.0, [1.0, -2.0, 8.0, 3.0, 5.0, 7.0, 6.0, 9.0, 0.0, 2.0]
     for n, value in enumerate(walk):
         torch.nn.init.constant_(module.weight, value)
-        average.on_train_batch_end(None, module)  # type: ignore[arg-type]
+        average.on_train_batch_end(SimpleNamespace(global_step=n + 1), module)  # type: ignore[arg-type]
         stays = 0.5 if n else 0.0
         expected = stays * expected + (1 - stays) * value
     average.give(module)
@@ -63,7 +64,7 @@ def test_the_window_is_what_the_decay_says_in_short_trainings_too() -> None:
         average.on_train_start(None, module)  # type: ignore[arg-type]
         for step in range(400):
             torch.nn.init.constant_(module.weight, float(step))
-            average.on_train_batch_end(None, module)  # type: ignore[arg-type]
+            average.on_train_batch_end(SimpleNamespace(global_step=step + 1), module)  # type: ignore[arg-type]
         found[decay] = 399 - average.weights[0].item()
     # Mean ages: decay / (1 - decay) where the window is long full, half of all steps where it is not.
     assert found == pytest.approx({0.9: 9.0, 0.99: 96.6, 0.999: 199.5}, abs=0.1)
@@ -86,6 +87,14 @@ def test_a_resumed_training_averages_on(tmp_path: Path) -> None:
     train(tmp_path / "halves", 0.9, limit_steps=3)
     resumed = train(tmp_path / "halves", 0.9)
     assert all(torch.equal(resumed[name], weight) for name, weight in whole.items())
+
+
+def test_batches_of_one_step_count_once(tmp_path: Path) -> None:
+    optimizer = {"steps": 3, "learning_rate": 1e-3, "average": 0.9, "accumulate": 2}
+    train_experiment(preset(0.9, optimizer=optimizer), tmp_path)
+    content = torch.load(tmp_path / "mse-q1" / "checkpoints" / "last.ckpt", weights_only=True)
+    assert content["global_step"] == 3
+    assert content["callbacks"][WeightAverage(0.9).state_key]["steps"] == 3
 
 
 def test_a_restored_training_is_the_average_too(tmp_path: Path) -> None:

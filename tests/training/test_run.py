@@ -192,6 +192,45 @@ def test_a_folder_keeps_its_settings(trained: Path, tmp_path: Path) -> None:
         run.train_experiment(preset(), folder, only=["aux-q9"])
 
 
+def test_a_training_goes_on_on_another_device_but_not_on_more(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    settings = folder / "aux-q1" / "config.yaml"
+    there = yaml.safe_load(settings.read_text())
+    there["trainer"]["devices"] = "3,"
+    settings.write_text(yaml.safe_dump(there))
+    run.train_experiment(preset(), folder, only=["aux-q1"])
+    there["trainer"]["devices"] = "3,4"
+    settings.write_text(yaml.safe_dump(there))
+    with pytest.raises(ConfigError, match=r"another `trainer\.devices`"):
+        run.train_experiment(preset(), folder, only=["aux-q1"])
+
+
+def test_accumulated_batches_make_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The steps of so many times the batch: the same crops in each, and a resumed run ends alike."""
+    step, crops = CodecTraining.training_step, {}
+
+    def seen(self: CodecTraining, batch: Any, batch_idx: int) -> torch.Tensor:
+        crops.setdefault((batch_size, self.global_step), []).append(batch.images)
+        return step(self, batch, batch_idx)
+
+    monkeypatch.setattr(CodecTraining, "training_step", seen)
+    files = {}
+    for batch_size, accumulate, limits in ((2, 1, (None,)), (1, 2, (None,)), (1, 2, (2, None))):
+        one = preset(
+            data={"sources": ["scenes:8"], "patch": 64, "batch": batch_size},
+            optimizer={"steps": 3, "learning_rate": 1e-3, "accumulate": accumulate},
+        )
+        folder = tmp_path / f"{batch_size}-{len(limits)}"
+        for limit in limits:
+            (path,) = run.train_experiment(one, folder, only=["aux-q1"], limit_steps=limit)
+        files[folder.name] = Codec.load(path).fingerprint
+    assert len(crops) == 6
+    for number in range(3):
+        assert torch.equal(torch.cat(crops[1, number][:2]), torch.cat(crops[2, number]))
+    assert files["1-1"] == files["1-2"] != files["2-1"], "of one crop each, by noise of its own"
+
+
 def test_a_lost_codec_comes_back_from_the_last_checkpoint(trained: Path, tmp_path: Path) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(trained, folder)
@@ -327,12 +366,14 @@ def test_repetitions_share_their_settings_and_nothing_else_does(trained: Path) -
         config.model_copy(update={"seed": 99, "rate": 7.0, "name": "x-y", "quality": 3}),
         changed("data", workers=4),
         changed("trainer", log_every=7, accelerator="auto"),
+        changed("trainer", devices="1,"),
     ]
     assert {settings_digest(one, steps, None) for one in alike} == {card["settings"]}
     others = [changed("optimizer", clip=0.5), changed("objective", alpha=0.2), changed("trainer", devices=2)]
     digests = {settings_digest(one, steps, None) for one in others}
     digests |= {settings_digest(config, 1, None), settings_digest(config, steps, "a start"), card["settings"]}
     assert len(digests) == 6
+    assert settings_digest(changed("trainer", devices="2,5"), steps, None) in digests, "two, whichever"
 
 
 def test_a_further_rate_says_how_it_is_trained(trained: Path) -> None:

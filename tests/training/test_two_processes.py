@@ -33,3 +33,20 @@ def test_two_processes_share_every_step_and_end_alike(tmp_path: Path) -> None:
         (learned,) = (tmp_path / name / "branches").iterdir()
         assert learned.stat().st_size > 0
     assert found["two"] == found["again"] != found["one"]
+
+
+@pytest.mark.slow
+def test_two_processes_begin_anew_what_was_rehearsed(tmp_path: Path) -> None:
+    settings = ["optimizer.steps=2", "start.optimizer.steps=2", "codec.channels=8", "data.patch=64"]
+    settings += ["trainer.accelerator=cpu", "trainer.devices=2"]
+    for rehearsal in (["--limit-steps", "1"], []):
+        words = ["train", "quick", *settings, *rehearsal, "-o", str(tmp_path)]
+        subprocess.run(
+            [sys.executable, "-m", "taskpress.cli.app", *words],
+            check=True,
+            capture_output=True,
+            timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+    codecs = list((tmp_path / "codecs").iterdir())
+    assert len(codecs) > 2 and all(Codec.load(path).card["steps"] == 2 for path in codecs)

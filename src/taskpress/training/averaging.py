@@ -33,6 +33,8 @@ class WeightAverage(lightning.Callback):
     def on_train_batch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule, *_: Any
     ) -> None:
+        if trainer.global_step == self.steps:  # further batches make this step
+            return
         stays = min(self.decay, self.steps / (self.steps + 1))
         current = [weight.detach() for weight in module.parameters()]
         torch._foreach_lerp_(self.weights, current, 1 - stays)

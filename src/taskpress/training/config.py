@@ -143,6 +143,7 @@ class OptimizerConfig(Section):
     schedule: Literal["constant", "cosine"] = "constant"
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
     clip_apart: bool = Field(False, description="clip codec, branch and allocator each by its own norm")
+    accumulate: int = Field(1, ge=1, description="batches of each device whose gradients make one step")
     average: float | None = Field(None, gt=0, lt=1, description="decay of a mean of weights, which is saved")
 
     @model_validator(mode="after")
@@ -156,10 +157,17 @@ class TrainerConfig(Section):
     """Where and how Lightning's Trainer runs."""
 
     accelerator: str = "auto"
-    devices: int | str = 1
+    devices: int | str = Field(1, description="how many, or which: '0,' is the first alone")
+    nodes: int = Field(1, ge=1, description="machines, each with so many devices")
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
     log_every: int = Field(20, ge=1)
+
+    @property
+    def device_count(self) -> int | str:
+        """How many devices, where that is told: which ones they are makes no other training."""
+        listed = [part for part in str(self.devices).split(",") if part.strip()]
+        return len(listed) if "," in str(self.devices) else self.devices
 
 
 class StartConfig(Section):

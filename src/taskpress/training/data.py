@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -166,7 +167,10 @@ class StepStream(IterableDataset[Batch]):
 
 
 class CropsModule(lightning.LightningDataModule):
-    """Feeds Lightning the stream from the step the trainer stands at, and `skip` steps further."""
+    """Feeds Lightning the stream from where the trainer stands, and `skip` batches further.
+
+    accumulate: batches of a step
+    """
 
     def __init__(
         self,
@@ -175,10 +179,11 @@ class CropsModule(lightning.LightningDataModule):
         teacher: Teacher | None,
         further: Sequence[Teacher | None] = (),
         skip: int = 0,
+        accumulate: int = 1,
     ) -> None:
         super().__init__()
         self.config, self.seed, self.teacher, self.further = config, seed, teacher, further
-        self.skip = skip
+        self.skip, self.accumulate = skip, accumulate
         self.pictures = open_sources(config.sources)
 
     def train_dataloader(self) -> DataLoader[Batch]:
@@ -188,7 +193,7 @@ class CropsModule(lightning.LightningDataModule):
             self.config,
             self.seed,
             self.teacher,
-            first_step=self.skip + self.trainer.global_step,
+            first_step=self.skip + self.accumulate * self.trainer.global_step,
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
             further=self.further,
@@ -197,7 +202,15 @@ class CropsModule(lightning.LightningDataModule):
             for teacher in stream.teachers:
                 if teacher is not None:
                     self._label_all(stream, teacher)
-        return DataLoader(stream, batch_size=None, num_workers=self.config.workers)
+        # Forked, workers have teachers without pickling them, which ONNX graphs and classes by file do not
+        # bear; they only read what was labelled. (From Python 3.14 on Linux does not fork by itself.)
+        forked = self.config.workers > 0 and sys.platform == "linux"
+        return DataLoader(
+            stream,
+            batch_size=None,
+            num_workers=self.config.workers,
+            multiprocessing_context="fork" if forked else None,
+        )
 
     def _label_all(self, stream: StepStream, teacher: Teacher) -> None:
         """Fills the cache, once for all trainings that share a teacher: worker processes could not run a

@@ -66,6 +66,10 @@ class CodecTraining(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.objective.progress(self.global_step / self.steps)
+        accumulate = self.config.optimizer.accumulate
+        self._step_seed = step_seed(
+            self.config.seed, accumulate * self.global_step + batch_idx % accumulate, self.global_rank
+        )
         batch = self.objective.labelled(batch)
         baseline = explore = None
         if self.config.objective.allocation == "semantic":
@@ -91,16 +95,12 @@ class CodecTraining(lightning.LightningModule):
         return loss
 
     def _judge(self, batch: Batch, explore: torch.Generator | None) -> tuple[dict[str, Tensor], Estimate]:
-        # Noise depends on (seed, step) alone: equal for the arms that are compared, and after a resume.
+        # Noise depends on seed and batch alone: equal for the arms that are compared, and after a resume.
         torch.manual_seed(self._step_seed)
         estimate = self.codec.estimate(batch.images, explore, self.config.objective.quantization)
         branches = iter(self.further_branches)
         further = [next(branches) if there else None for there in self._places]
         return self.objective(batch, estimate, self.branch, further), estimate  # type: ignore[arg-type]
-
-    @property
-    def _step_seed(self) -> int:
-        return step_seed(self.config.seed, self.global_step, self.global_rank)
 
     def configure_gradient_clipping(
         self,

@@ -165,7 +165,7 @@ class Objective:
         `place`, its features, or both with the images."""
         if branch.learns == "labels":
             return labels[place]
-        with torch.no_grad():
+        with torch.no_grad(), full_precision(images):
             layers = self.recognizers[place].recognizer.features(list(images))
         return layers if branch.learns == "features" else Lesson(images, layers, labels[place])
 
@@ -175,16 +175,19 @@ class Objective:
         """L_task of a recognizer by its named parts; empty where the objective has none.
 
         labels: what it sees in `images`, [B, 3, H, W] in [0, 1]; decoded: what has become of them
+
+        Whatever the codec trains in, the recognizer computes in float32, as when it labels and is scored.
         """
         terms: dict[str, Tensor] = {}
-        if self.config.task in ("outputs", "both"):
-            terms.update(recognizer.loss(list(decoded), labels))
-        if self.config.task == "soft":
-            assert isinstance(recognizer, SoftRecognizer)
-            terms.update(recognizer.divergence(list(decoded), list(images)))
-        if self.config.task in ("features", "both"):
-            with torch.no_grad():
-                wanted = recognizer.features(list(images))
-            got = recognizer.features(list(decoded))
-            terms["features"] = self.config.feature_weight * relative_squared_error(got, wanted)
+        with full_precision(images):
+            if self.config.task in ("outputs", "both"):
+                terms.update(recognizer.loss(list(decoded), labels))
+            if self.config.task == "soft":
+                assert isinstance(recognizer, SoftRecognizer)
+                terms.update(recognizer.divergence(list(decoded), list(images)))
+            if self.config.task in ("features", "both"):
+                with torch.no_grad():
+                    wanted = recognizer.features(list(images))
+                got = recognizer.features(list(decoded))
+                terms["features"] = self.config.feature_weight * relative_squared_error(got, wanted)
         return terms

@@ -24,14 +24,14 @@ from taskpress.training.allocation import give_allocator
 from taskpress.training.averaging import WeightAverage
 from taskpress.training.branch_first import teach_branches
 from taskpress.training.checks import check_losses
-from taskpress.training.config import Preset, RunConfig, expand
+from taskpress.training.config import Preset, RunConfig, TrainerConfig, expand
 from taskpress.training.contents import by_content, check_contents, contents_of
 from taskpress.training.data import CropsModule
 from taskpress.training.module import CodecTraining
 from taskpress.training.objective import labels_crops
 from taskpress.training.settings import read_settings
 from taskpress.training.teacher import Teacher
-from taskpress.training.trainer import build_trainer, step_of
+from taskpress.training.trainer import build_trainer, is_first_rank, step_of, wait_for_all
 from taskpress.version import __version__
 
 OWN_FIELDS = {"trainer": {"accelerator", "checkpoint_every", "log_every"}, "data": {"workers"}}
@@ -95,7 +95,8 @@ def _train(
 ) -> Path:
     recognizers = [teacher.recognizer for _, teacher in asked]
     teachers = labelling(config, [teacher for _, teacher in asked])
-    data = CropsModule(config.data, config.seed, teachers[0], teachers[1:])
+    accumulate = config.optimizer.accumulate
+    data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], accumulate=accumulate)
     codec = _initial_codec(config, initial)
     trainer = build_trainer(config.trainer, config.optimizer.clip)
     steps = training_steps(config, len(data.pictures), trainer.world_size)
@@ -122,7 +123,14 @@ def _train(
     average = None if config.optimizer.average is None else WeightAverage(config.optimizer.average)
     callbacks = [] if average is None else [average]
     trainer = build_trainer(
-        config.trainer, config.optimizer.clip, wanted, config.name, own, step_of(last), callbacks
+        config.trainer,
+        config.optimizer.clip,
+        wanted,
+        config.name,
+        own,
+        step_of(last),
+        callbacks,
+        accumulate,
     )
     module = CodecTraining(config, steps, codec, *recognizers)
     if not last.exists():
@@ -173,11 +181,12 @@ def labelling(config: RunConfig, teachers: Sequence[Teacher]) -> Sequence[Teache
 
 
 def training_steps(config: RunConfig, pictures: int, ranks: int = 1) -> int:
-    """Steps of a training that is told in epochs: passes over `pictures`, in batches on each of the ranks."""
+    """Steps of a training that is told in epochs: passes over `pictures`, so many in a step on all ranks."""
     if config.optimizer.steps is not None:
         return config.optimizer.steps
     assert config.optimizer.epochs is not None
-    return math.ceil(config.optimizer.epochs * pictures / (config.data.batch * ranks))
+    in_a_step = config.data.batch * config.optimizer.accumulate * ranks
+    return math.ceil(config.optimizer.epochs * pictures / in_a_step)
 
 
 def _initial_codec(config: RunConfig, initial: Path | None) -> Codec:
@@ -211,6 +220,10 @@ def settings_digest(
     if config.objective.alpha == 0 and is_own(config.objective.auxiliary):
         # A branch that this arm has not, by a path that `contents` says nothing of. Names stay, as ever.
         told["objective"].pop("auxiliary", None)
+    if "devices" in told["trainer"]:
+        told["trainer"]["devices"] = config.trainer.device_count
+        if config.trainer.device_count == 1:
+            del told["trainer"]["devices"]
     told = by_content(told, contents or {})
     return hashlib.sha256(json.dumps([told, steps, further], sort_keys=True).encode()).hexdigest()[:16]
 
@@ -226,7 +239,8 @@ def _choose(runs: list[RunConfig], only: Sequence[str]) -> list[RunConfig]:
 def _claim(own: Path, wanted: dict[str, Any]) -> None:
     """Writes the settings of a training into its folder; refuses one that began with others.
 
-    What began from the rehearsal of a start that has been trained further since is cleared away.
+    What began from the rehearsal of a start that has been trained further since is cleared away. Of several
+    processes that train together all look, and then the first one writes.
     """
     path = own / "config.yaml"
     if path.exists():
@@ -236,19 +250,26 @@ def _claim(own: Path, wanted: dict[str, Any]) -> None:
         settings = [key for key in wanted if key != "contents"]
         other = [name for key in settings for name in _differing(key, wanted[key], there.get(key))]
         if not other:
+            wait_for_all()
             return
         if other != ["begins_as"] or not provenance.get("rehearsal"):
             way = "choose another -o"
             if other[0] == "rate":
                 way = f"trainings are numbered in order of λ, so further ones need {way} and `name`"
             raise ConfigError(f"{path}: this training began with another `{other[0]}`; {way}")
-        shutil.rmtree(own)
-    own.mkdir(parents=True, exist_ok=True)
-    atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
+    wait_for_all()
+    if is_first_rank():
+        if path.exists():
+            shutil.rmtree(own)
+        own.mkdir(parents=True, exist_ok=True)
+        atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
+    wait_for_all()
 
 
 def _differing(key: str, ours: Any, theirs: Any) -> list[str]:
     """Which settings under `key` differ and decide what comes out, e.g. `data.patch`."""
+    if key == "trainer":
+        ours, theirs = ({**one, "devices": TrainerConfig(**one).device_count} for one in (ours, theirs))
     if isinstance(ours, dict) and isinstance(theirs, dict):
         names = [name for name in ours if name not in OWN_FIELDS.get(key, ())]
         return [f"{key}.{name}" for name in names if ours[name] != theirs.get(name)]

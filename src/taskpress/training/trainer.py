@@ -25,6 +25,7 @@ def build_trainer(
     folder: Path | None = None,
     first_step: int = 0,
     further: Sequence[lightning.Callback] = (),
+    accumulate: int = 1,
 ) -> lightning.Trainer:
     """Without a folder, a trainer that only tells devices and ranks; ConfigError for settings it refuses."""
     # Lightning announces devices, sanity of loggers and tips; what a user needs is in the progress bar.
@@ -52,14 +53,28 @@ def build_trainer(
             max_epochs=-1,
             accelerator=settings.accelerator,
             devices=settings.devices,
+            num_nodes=settings.nodes,
             precision=settings.precision,
             gradient_clip_val=clip,
+            accumulate_grad_batches=accumulate,
             enable_model_summary=False,
             use_distributed_sampler=False,
             **logs,
         )
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"trainer: {error}") from error
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the first of those that train together, or the only one."""
+    distributed = torch.distributed
+    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+
+
+def wait_for_all() -> None:
+    """Until all processes that train together are here. (Before the first training there is one.)"""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
 
 
 class _Bar(RichProgressBar):
