@@ -51,6 +51,28 @@ def test_anchors_then_compare(world: Path) -> None:
     assert "rd.png" in call("compare", results, "-o", world / "out").stdout
 
 
+def test_results_by_other_annotations_do_not_go_on(world: Path, codec_file: Path) -> None:
+    """A curve of some points with AP and some without, or by other boxes, would be none."""
+    images, labelled = data_options(world)[:2], data_options(world)[2:]
+    recognizer = labelled[2:]
+    anchor = ["anchor", "jpeg", "-o", world / "results", *images, *recognizer, "--no-fidelity"]
+    call(*anchor, "--quality", "10")
+    both = ["--quality", "10,40", "--skip"]
+    with pytest.raises(ConfigError, match=r"jpeg-q10\.json.*its ap is not known, not 66\.7: by other ann"):
+        call(*anchor, *both, *labelled[:2])
+    call(*anchor, *both)
+    truth = json.loads((world / "annotations.json").read_text())
+    call(*anchor, "--quality", "10", "--force", *labelled[:2])
+    truth["annotations"] = truth["annotations"][1:]
+    (world / "annotations.json").write_text(json.dumps(truth))
+    with pytest.raises(ConfigError, match=r"its ap is 66\.7, not .*--force"):
+        call(*anchor, "--quality", "10,60", "--skip", *labelled[:2])
+    evaluate = ["evaluate", codec_file, *data_options(world), "-o", world / "codecs", "--skip"]
+    call(*evaluate)
+    with pytest.raises(ConfigError, match="its tile is None, not 64"):
+        call(*evaluate, "--tile", 64)
+
+
 def test_evaluate_writes_one_file_and_prints_json(world: Path, codec_file: Path) -> None:
     output = world / "result.json"
     outcome = call(

@@ -52,6 +52,14 @@ def test_json_has_the_agreed_shape(make_result: Make, tmp_path: Path) -> None:
     assert "51.0 to 65.3" in rows["better"]["reason"]["ap"]
 
 
+def test_points_without_a_score_are_told(make_result: Make) -> None:
+    task = curve(make_result, "task", 1.0)
+    results = [*task, make_result("jpeg", 0, 0.05, None), *curve(make_result, "jpeg", 3.0)[1:]]
+    rates = compare(results).bd_rates["jpeg"]
+    assert rates["ap"].value is not None
+    assert rates["ap"].note == "1 of 4 points of 'jpeg' have no score"
+
+
 def test_unlabelled_results_still_compare_by_the_teacher(make_result: Make) -> None:
     results = [
         make_result(name, q, f * bpp, None, teacher_ap=3 * ap)

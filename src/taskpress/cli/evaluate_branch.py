@@ -12,6 +12,7 @@ import typer
 from taskpress.cli.measuring import (
     Annotations,
     AsJson,
+    Categories,
     Device,
     Images,
     Limit,
@@ -42,6 +43,7 @@ def evaluate_branch(
     images: Images,
     output: Output,
     annotations: Annotations = None,
+    categories: Categories = None,
     resize: Resize = None,
     limit: Limit = None,
     show: Annotated[
@@ -82,11 +84,11 @@ def evaluate_branch(
     left_out = set(paths) - {path for _, path in todo}
     for (one, _, name), path in zip(every, paths, strict=True):
         if path in left_out:
-            dataset = open_dataset(images, annotations, None, limit, one.recognizer)
+            dataset = open_dataset(images, annotations, categories, limit, one.recognizer)
             check_same(path, BranchResult.read(path), _measurement(one, name, dataset, resize, limit))
     for (one, head, name), path in todo:
         judge = one.recognizer
-        dataset = open_dataset(images, annotations, None, limit, judge)
+        dataset = open_dataset(images, annotations, categories, limit, judge)
         seen = look_at_latents(
             one.codec,
             head,

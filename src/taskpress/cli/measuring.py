@@ -255,10 +255,13 @@ def measure(
     paths = result_paths(output, [coder.name for coder in coders])
     todo = results_to_do(coders, paths, output, force, skip)
     left_out = set(paths) - {path for _, path in todo}
-    for coder, path in zip(coders, paths, strict=True):
-        if path in left_out:
-            check_measurement(path, measurement(coder, dataset, recognizer, resize, limit))
+    alone = [(coder, path) for coder, path in zip(coders, paths, strict=True) if path in left_out]
+    # What costs nothing is looked at first.
+    for coder, path in alone:
+        check_measurement(path, measurement(coder, dataset, recognizer, resize, limit), None)
     reference = make_reference(dataset, recognizer, resize, limit, progress=True) if todo else None
+    for coder, path in alone:
+        check_measurement(path, measurement(coder, dataset, recognizer, resize, limit), reference)
     results = []
     for coder, path in todo:
         result = evaluate(

@@ -15,7 +15,7 @@ from taskpress.evaluation.bd_rate import BdRate, Curve, bd_rate
 from taskpress.evaluation.bootstrap import Interval, bd_rates, draws, interval, mean_curve, sample
 from taskpress.evaluation.encoder_size import EncoderSize, mean_size
 from taskpress.evaluation.metrics import COMPARED, Metric
-from taskpress.evaluation.result import Result
+from taskpress.evaluation.result import SAME, Result
 from taskpress.evaluation.seeds import OperatingPoint, Repeats, matched, pairs, repeats
 from taskpress.progress import tracked
 
@@ -165,7 +165,12 @@ def _rate_of_means(
 ) -> BdRate:
     base_points, test_points, seeds = matched(base, test)
     outcome = bd_rate(_curve(anchor, base_points, metric), _curve(name, test_points, metric), metric)
-    notes = [note for note in (outcome.note, seeds, base.note, test.note) if note]
+    unscored = [
+        f"{len(missing)} of {len(points)} points of {curve!r} have no score"
+        for curve, points in ((anchor, base_points), (name, test_points))
+        if 0 < len(missing := [one for one in points if one.score(metric) is None]) < len(points)
+    ]
+    notes = [note for note in (outcome.note, seeds, base.note, test.note, *unscored) if note]
     return replace(outcome, note="; ".join(notes) or None)
 
 
@@ -255,7 +260,7 @@ def _apart(first: Result, second: Result, metric: str) -> bool:
     """Whether the recognizer scored the uncompressed pictures differently, by more than machines differ."""
     scores = [one.uncompressed_scores.get(metric) for one in (first, second)]
     known = [score for score in scores if score is not None]
-    return len(known) == 2 and abs(known[0] - known[1]) > 0.5
+    return len(known) == 2 and abs(known[0] - known[1]) > SAME
 
 
 def _is_result(path: Path) -> bool:

@@ -25,9 +25,10 @@ from taskpress.evaluation.encoder_size import MapUse, encoder_size, use_map
 from taskpress.evaluation.fidelity import ms_ssim, psnr, summarize
 from taskpress.evaluation.own_anchor import OwnAnchor
 from taskpress.evaluation.pictures import Pixels, as_input, in_original_pixels, resized, samples
-from taskpress.evaluation.result import Picture, RefinedAs, Result, TrainedAs, command_line, versions
+from taskpress.evaluation.result import SAME, Picture, RefinedAs, Result, TrainedAs, command_line, versions
 from taskpress.evaluation.scoring import Truth, open_truth
 from taskpress.evaluation.stored import check_same
+from taskpress.recognition.device import device_of
 from taskpress.recognition.protocol import Recognizer
 
 
@@ -155,6 +156,7 @@ def measurement(
         "codec_fingerprint": None if learned is None else learned.codec.fingerprint,
         "refined": None if learned is None else refined_as(learned.refinement),
         "precision": None if learned is None else learned.codec.precision,
+        "tile": None if learned is None else learned.tile,
         "code": coder.code if isinstance(coder, OwnAnchor) else None,
         "recognizer": recognizer.name,
         "recognizer_fingerprint": recognizer.fingerprint,
@@ -164,12 +166,25 @@ def measurement(
     }
 
 
-def check_measurement(path: Path, wanted: dict[str, Any]) -> None:
-    """ConfigError where the result in `path` is of another `measurement`; DataError for none at all."""
+def check_measurement(path: Path, wanted: dict[str, Any], reference: Reference | None) -> None:
+    """ConfigError where the result in `path` is of another `measurement`, or scored the uncompressed pictures
+    otherwise than `reference`: by other annotations or categories. DataError for none at all."""
     there = Result.read(path)
     # Older results do not say it.
     untold = {"precision"} if there.precision is None else set()
     check_same(path, there, {name: value for name, value in wanted.items() if name not in untold})
+    for name, score in ({} if reference is None else reference.scores).items():
+        known = there.uncompressed_scores.get(name, score)
+        if (known is None) != (score is None) or abs((known or 0) - (score or 0)) > SAME:
+            raise ConfigError(
+                f"{path}: is of another measurement (uncompressed, its {name} is {_told(known)}, not "
+                f"{_told(score)}: by other annotations or categories); choose another folder with -o, or "
+                "measure anew with --force"
+            )
+
+
+def _told(score: float | None) -> str:
+    return "not known" if score is None else f"{score:.1f}"
 
 
 def evaluate(
@@ -246,6 +261,7 @@ def evaluate(
         encoder=encoder_size(coder.codec, encoding, pixels, len(pictures), maps, coder.refinement)
         if isinstance(coder, CodecCoder)
         else None,
+        device=str(device_of(recognizer)),
         command=command_line(),
         versions=versions(),
         pictures=pictures,

@@ -37,6 +37,8 @@ _PACKAGES = (
     "pillow-heif",
 )
 
+SAME = 0.5
+"""How far a recognizer's scores of uncompressed pictures may lie apart between machines."""
 BOX_SCORES = ("ap", "ap50", "teacher_ap", "teacher_ap50")
 UNCOMPRESSED_BOX_SCORES = ("ap", "ap50", "teacher_ap")
 
@@ -80,7 +82,8 @@ class Result(Stored):
     where the task has it: files of before there was a second task hold nothing else. `training` is null for
     coders that were not trained here, `fidelity` where it was not measured, and both in older files.
     `refined` is null where an encoder took its first guess. `precision` is what a learned codec's transforms
-    computed in, null in older files; `code` a digest of the code of an anchor of the user's own, else null.
+    computed in, `device` where the recognizer computed, both null in older files; `tile` is the side of tiles
+    where one was asked for; `code` a digest of the code of an anchor of the user's own, else null.
     """
 
     model_config = ConfigDict(populate_by_name=True)
@@ -92,6 +95,8 @@ class Result(Stored):
     training: TrainedAs | None = None
     refined: RefinedAs | None = None
     precision: str | None = None
+    tile: int | None = None
+    device: str | None = None
     code: str | None = None
     recognizer: str
     recognizer_fingerprint: str | None = None
