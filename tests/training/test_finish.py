@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from taskpress.cli.app import app
 from taskpress.coding.bitstream import unpack
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import BitstreamError, ConfigError
+from taskpress.coding.errors import BitstreamError, ConfigError, DataError
 from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.datasets.scenes import Scenes
 from taskpress.training import finish as module
@@ -109,6 +109,33 @@ def test_entropy_leaves_transforms_and_allocator(trained: Path, tmp_path: Path, 
     assert after.card["finish"]["entropy"]["of"] == before.fingerprint
     with pytest.raises(ConfigError, match="its entropy is finished already"):
         finish_one(str(path), tmp_path / "twice", FinishConfig.of("entropy"))
+
+
+def test_a_codec_of_many_devices_and_other_paths_is_finished_here(trained: Path, tmp_path: Path) -> None:
+    codec = Codec.load(trained / "tiny-mse-q1.safetensors")
+    elsewhere = {**codec.card["config"], "data": {**codec.card["config"]["data"], "sources": ["/elsewhere"]}}
+    elsewhere["trainer"] = {**elsewhere["trainer"], "devices": 4, "nodes": 2, "accelerator": "gpu"}
+    codec.save(tmp_path / "a.safetensors", card={**codec.card, "config": elsewhere})
+    entropy = FinishConfig(part="entropy", steps=2, learning_rate=1e-3)
+    with pytest.raises(DataError, match="/elsewhere: no such folder"):
+        finish_one(str(tmp_path / "a.safetensors"), tmp_path / "refused", entropy)
+    found = {}
+    for source, folder in (
+        (tmp_path / "a.safetensors", "there"),
+        (trained / "tiny-mse-q1.safetensors", "here"),
+    ):
+        (path,) = finish([str(source)], tmp_path / folder, entropy, sources=["scenes:8"])
+        found[folder] = Codec.load(path)
+    assert found["there"].fingerprint == found["here"].fingerprint != codec.fingerprint
+    assert found["there"].card["config"]["trainer"]["devices"] == 4, "of the training"
+    assert found["there"].card["finish"]["entropy"]["sources"] == ["scenes:8"]
+
+
+def test_damaged_contents_of_a_card_are_told(trained: Path, tmp_path: Path) -> None:
+    codec = Codec.load(trained / "tiny-mse-q1.safetensors")
+    codec.save(tmp_path / "a.safetensors", card={**codec.card, "contents": ["?"]})
+    with pytest.raises(ConfigError, match=r"a\.safetensors: its card is damaged: `contents` is no object"):
+        finish_one(str(tmp_path / "a.safetensors"), tmp_path / "out", SETTINGS)
 
 
 def test_both_parts_one_after_the_other(trained: Path, tmp_path: Path) -> None:

@@ -27,6 +27,13 @@ def finish(
         float | None,
         typer.Option(help="At the beginning, it falls by a cosine; default: 5e-4, of the synthesis 1e-4."),
     ] = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option("--data", help="Pictures in place of those on the card: a folder, or scenes:COUNT."),
+    ] = None,
+    recognizer: Annotated[
+        str | None, typer.Option("--recognizer", help="In place of the (first) one on the card.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
 ) -> None:
     """Train one part of finished codecs a little further, on what files hold.
@@ -35,7 +42,8 @@ def finish(
     has seen what is coded. `--part entropy` lets all but encoder and decoder learn
     the rate of rounded latents: fewer bits for nearly the same picture. `--part
     synthesis` lets the decoder go on by the loss it was trained with, at no bit.
-    Recognizer, pictures and loss are those on the codec's card. What comes out is
+    Recognizer, pictures and loss are those on the codec's card, or lie elsewhere on
+    this machine: --data, --recognizer. One device does it. What comes out is
     another codec, by another fingerprint: it does not decode files of the one it
     was made of. For both, begin with the entropy model, which moves latents.
 
@@ -56,5 +64,6 @@ def finish(
         settings = FinishConfig.of(part, steps, learning_rate)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
-    for path in finish(codecs, output, settings, shlex.join(["taskpress", *sys.argv[1:]])):
+    command = shlex.join(["taskpress", *sys.argv[1:]])
+    for path in finish(codecs, output, settings, command, data or (), recognizer):
         typer.echo(path)

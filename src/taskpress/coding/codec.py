@@ -41,7 +41,7 @@ Limit = int | None
 
 
 class Frozen(NamedTuple):
-    """`coder` codes by the weights as they were. Most changes show in `marks`, all others in `checksum`."""
+    """`coder` codes by the weights as they were. Most changes show in `marks`, others in `checksum`."""
 
     coder: PictureCoder
     marks: tuple[Any, ...]

@@ -32,8 +32,10 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
     count, clip = sum(weight.numel() for weight in encoder), config.optimizer.clip
     names = ("rate", "task", "aux")
     found = np.empty((len(names), batches, count), dtype=np.float32)
+    devices = config.trainer.device_count
+    in_a_step = config.optimizer.accumulate * config.trainer.nodes * (devices if type(devices) is int else 1)
     for number in tracked(range(batches), f"{config.name}: gradients"):
-        step = restored.step + number
+        step = in_a_step * restored.step + number
         batch = stream.batch(step).to(encoder[0].device)
         torch.manual_seed(step_seed(config.seed, step))
         estimate = codec.estimate(batch.images, quantization=config.objective.quantization)

@@ -142,17 +142,31 @@ class SynthesisTraining(PartTraining):
         return {name: term for name, term in terms.items() if name != "rate"}
 
 
-def finish(names: Sequence[str], folder: Path, settings: FinishConfig, command: str = "") -> Iterator[Path]:
+def finish(
+    names: Sequence[str],
+    folder: Path,
+    settings: FinishConfig,
+    command: str = "",
+    sources: Sequence[str] = (),
+    recognizer: str | None = None,
+) -> Iterator[Path]:
     """Lets a part of codecs that were trained here go on; resumes, and keeps what is finished.
 
-    names:  shipped codecs or files; their cards say recognizer, pictures, loss and seed. The crops are those
-            that their trainings would have seen next
-    folder: gets NAME.safetensors, and checkpoints and logs in finish/NAME
+    names:      shipped codecs or files; their cards say recognizer, pictures, loss and seed. The crops are
+                those that their trainings would have seen next
+    folder:     gets NAME.safetensors, and checkpoints and logs in finish/NAME
+    sources:    of pictures, in place of those on the cards
+    recognizer: in place of the first one on the cards
+
+    One device does it, however many the training had.
 
     Yields each file when it is there. Raises ConfigError, before anything is trained, for a codec whose card
     holds no training, whose part is finished already, or whose place in the folder another has.
     """
-    todo = [_trained(name, folder, settings) for name in names]
+    other: dict[str, Any] = {"sources": list(sources)} if sources else {}
+    if recognizer is not None:
+        other["recognizer"] = recognizer
+    todo = [_trained(name, folder, settings, other) for name in names]
     places = [one.target for one in todo]
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise ConfigError(f"two codecs would become {twice}; finish them apart, each with its own -o")
@@ -165,11 +179,13 @@ def finish(names: Sequence[str], folder: Path, settings: FinishConfig, command: 
 
 
 class _Trained(NamedTuple):
-    """A codec, the training that its card tells of, where it goes, and what its card will say."""
+    """A codec, the training that its card tells of as it goes on here, where it goes, and what its card will
+    say; `batches` are those that the training had, `digest` is of its settings."""
 
     codec: Codec
     config: RunConfig
-    steps: int
+    batches: int
+    digest: str
     target: Path
     told: dict[str, Any]
 
@@ -181,7 +197,7 @@ def _finish(
     _claim(own / "settings.json", {**settings.model_dump(), **one.told})
     config, module = one.config, _module(one, settings, recognizers)
     teachers = labelling(module.config, [Teacher(recognizer) for recognizer in recognizers])
-    data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=one.steps)
+    data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=one.batches)
     last = own / "checkpoints" / "last.ckpt"
     title = f"{one.target.stem}: {settings.part}"
     trainer = build_trainer(config.trainer, config.optimizer.clip, settings.steps, title, own, step_of(last))
@@ -191,15 +207,7 @@ def _finish(
     if trainer.is_global_zero:
         card = {
             **codec.card,
-            "settings": settings_digest(
-                config,
-                one.steps,
-                codec.card.get("settings"),
-                settings.part,
-                settings.steps,
-                settings.learning_rate,
-                contents=codec.card.get("contents"),
-            ),
+            "settings": one.digest,
             "finish": {**_finished(codec), settings.part: {**one.told, "command": command}},
         }
         if settings.part == "entropy":
@@ -218,7 +226,8 @@ def _module(one: _Trained, settings: FinishConfig, recognizers: Sequence[Recogni
     return SynthesisTraining(config, settings, one.codec, objective)
 
 
-def _trained(name: str, folder: Path, settings: FinishConfig) -> _Trained:
+def _trained(name: str, folder: Path, settings: FinishConfig, other: dict[str, Any]) -> _Trained:
+    """`other`: sources and recognizer in place of those on the card."""
     codec = Codec.load(name)
     config, steps = trained_config(codec, name)
     part = settings.part
@@ -231,12 +240,35 @@ def _trained(name: str, folder: Path, settings: FinishConfig) -> _Trained:
             f"{name}: was trained by its auxiliary loss alone, which does not reach the synthesis"
         )
     target = folder / f"{codec_name(name)}.safetensors"
-    told = {**settings.model_dump(exclude={"part"}), "of": codec.fingerprint}
+    told = {**settings.model_dump(exclude={"part"}), **other, "of": codec.fingerprint}
     if target.exists():
         finished = _finished(Codec.load(target)).get(part, {})
         if any(finished.get(key) != value for key, value in told.items()):
             raise ConfigError(f"{target}: holds another codec; choose another folder with -o")
-    return _Trained(codec, config, steps, target, told)
+    digest = settings_digest(
+        config,
+        steps,
+        codec.card.get("settings"),
+        part,
+        settings.steps,
+        settings.learning_rate,
+        *([other] if other else []),
+        contents=codec.card.get("contents"),
+    )
+    here = config.model_copy(update=_here(config, other))
+    return _Trained(codec, here, steps * config.optimizer.accumulate, digest, target, told)
+
+
+def _here(config: RunConfig, other: dict[str, Any]) -> dict[str, Any]:
+    """What of a training is otherwise where it goes on: one device, pictures and recognizer of there."""
+    accelerator = config.trainer.accelerator if config.trainer.accelerator == "cpu" else "auto"
+    alone = {"accelerator": accelerator, "devices": 1, "nodes": 1}
+    here: dict[str, Any] = {"trainer": config.trainer.model_copy(update=alone)}
+    if "sources" in other:
+        here["data"] = config.data.model_copy(update={"sources": other["sources"]})
+    if "recognizer" in other:
+        here["recognizer"] = other["recognizer"]
+    return here
 
 
 def _finished(codec: Codec) -> dict[str, Any]:
