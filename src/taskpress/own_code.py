@@ -25,7 +25,7 @@ class OwnCode:
     cls:      the class, or whatever else of that name can be called
     name:     of the class
     argument: None where the name gives none
-    content:  bytes of the file and of the argument: of what is in it, where it names a file
+    text:     the file's bytes
     error:    what is raised where the code fails
     """
 
@@ -33,8 +33,15 @@ class OwnCode:
     cls: Callable[..., Any]
     name: str
     argument: str | None
-    content: bytes
+    text: bytes
     error: type[TaskPressError]
+
+    @property
+    def content(self) -> bytes:
+        """Bytes of the file and of the argument: of what is in it, where it names a file."""
+        given = None if self.argument is None else Path(self.argument)
+        told = given.read_bytes() if given is not None and given.is_file() else repr(self.argument).encode()
+        return self.text + told
 
     @property
     def digest(self) -> str:
@@ -71,9 +78,7 @@ def run_own(spec: str, error: type[TaskPressError]) -> OwnCode:
         cls = getattr(_module(path, text), name)
     except Exception as failure:  # whatever a user's file raises
         raise error(f"{spec}: {type(failure).__name__}: {failure}") from failure
-    given = None if argument is None else Path(argument)
-    told = given.read_bytes() if given is not None and given.is_file() else repr(argument).encode()
-    return OwnCode(spec, cls, name, argument, text + told, error)
+    return OwnCode(spec, cls, name, argument, text, error)
 
 
 def _module(path: Path, text: bytes) -> ModuleType:

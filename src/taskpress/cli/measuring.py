@@ -11,6 +11,7 @@ import typer
 
 from taskpress.cli.outcomes import Source, to_do
 from taskpress.coding.errors import ConfigError
+from taskpress.own_code import is_own
 
 if TYPE_CHECKING:
     from taskpress.datasets.dataset import Dataset
@@ -111,6 +112,12 @@ def open_dataset(
             raise ConfigError("--annotations: scenes bring their own annotations; leave the option out")
         known = task is not Task.CLASSIFICATION and shares_categories(CATEGORIES, recognizer.categories)
         return Scenes("test", limit or SCENES, task=task if known else None)
+    if is_own(images):
+        from taskpress.datasets.own import OwnPictures
+
+        if annotations is not None:
+            raise ConfigError("--annotations: pictures of your own class have none; leave the option out")
+        return OwnPictures(images)
     if annotations is None:
         from taskpress.datasets.folder import ImageFolder
 

@@ -37,7 +37,8 @@ class CodecConfig(Section):
 class DataConfig(Section):
     sources: list[str | dict[str, str]] = Field(
         min_length=1,
-        description="a mixture: a folder of pictures, {images: DIR, annotations: FILE}, or `scenes:COUNT`",
+        description="a mixture: a folder of pictures, {images: DIR, annotations: FILE}, `scenes:COUNT`, or "
+        "python:FILE.py:CLASS",
     )
     long_side: int | None = Field(None, ge=16, description="pictures are first scaled to this long side")
     patch: int = Field(256, ge=64, multiple_of=64, description="side of the random square crop")

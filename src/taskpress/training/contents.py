@@ -11,6 +11,7 @@ from taskpress.auxiliary.own import own_branch
 from taskpress.coding.errors import ConfigError
 from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.folder import ImageFolder
+from taskpress.datasets.own import OwnPictures
 from taskpress.own_code import is_own
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import RunConfig, expand
@@ -24,13 +25,16 @@ def contents_of(
     call it.
 
     Of a source that is which pictures there are, by name and in order: what is drawn in a step depends on it.
-    Drawn scenes are what they are called.
+    Of pictures of a user's own it is the code, its argument and their number. Drawn scenes are what they are
+    called.
     """
     found = {spec: recognizer.fingerprint[:16] for spec, recognizer in recognizers.items()}
     found |= own_branches(config)
     for source, dataset in zip(config.data.sources, pictures.datasets, strict=True):
         if isinstance(dataset, ImageFolder | CocoImages):
             found[_key(source)] = _digest(dataset.names)
+        elif isinstance(dataset, OwnPictures):
+            found[_key(source)] = dataset.digest
     return found
 
 

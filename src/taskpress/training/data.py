@@ -20,8 +20,10 @@ from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.dataset import Dataset
 from taskpress.datasets.folder import ImageFolder
+from taskpress.datasets.own import OwnPictures
 from taskpress.datasets.scenes import Scenes
 from taskpress.detections import Crop
+from taskpress.own_code import is_own
 from taskpress.progress import tracked
 from taskpress.targets import Target
 from taskpress.training.augmentation import jittered, scaled
@@ -76,6 +78,8 @@ def open_sources(sources: list[str | dict[str, str]]) -> Mixture:
             if set(source) != {"images", "annotations"}:
                 raise ConfigError(f"data source {source}: needs exactly `images` and `annotations`")
             datasets.append(CocoImages(expand(source["images"]), expand(source["annotations"])))
+        elif is_own(source):
+            datasets.append(OwnPictures(expand(source)))
         elif source.startswith("scenes:"):
             number = source.removeprefix("scenes:")
             if not re.fullmatch("[1-9][0-9]{0,6}", number):
