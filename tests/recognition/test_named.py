@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Detections
@@ -19,6 +20,13 @@ def test_onnx_file_by_name(tiny_yolox) -> None:  # type: ignore[no-untyped-def]
     recognizer = load_recognizer(f"onnx:{path}")
     assert isinstance(recognizer, Recognizer)
     assert recognizer.name == "onnx:tiny.onnx"
+    same, other = (load_recognizer(f"onnx:{path}?threshold={threshold}") for threshold in (0.3, 0.6))
+    assert same.fingerprint == recognizer.fingerprint != other.fingerprint
+    (found,), (labels,) = other.predict(image := [torch.rand(3, 64, 64)]), other.pseudo_labels(image)
+    assert len(labels) == (found.scores >= 0.6).sum()
+    for spec, message in (("threshold=1.5", "is no score"), ("crop_scale=2", "`threshold` alone")):
+        with pytest.raises(RecognizerError, match=message):
+            load_recognizer(f"onnx:{path}?{spec}")
 
 
 @pytest.mark.parametrize(

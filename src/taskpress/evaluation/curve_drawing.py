@@ -11,9 +11,9 @@ from taskpress.evaluation.seeds import M, OperatingPoint, Repeats
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Okabe and Ito's palette, readable with any colour vision, with Tol's wine in place of a second blue; marker
-# and dash repeat the distinction in grey.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#882255", "#000000")
+# Okabe and Ito's palette, readable with any colour vision, with wine and brown in place of a second blue and
+# of black; marker and dash repeat the distinction in grey.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#882255", "#8B4513")
 _GREYS = ("0.15", "0.35", "0.5", "0.6", "0.7")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 _DASHES = ("-", "--", "-.", ":")

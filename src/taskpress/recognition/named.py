@@ -30,7 +30,7 @@ FAMILIES = ("fasterrcnn-", "retinanet-", "maskrcnn-", "instance-", "torchvision-
 def load_recognizer(spec: str) -> Recognizer:
     """The frozen recognizer that `spec` names.
 
-    onnx:FILE                              a detector of YOLOX's output layout
+    onnx:FILE[?threshold=0.5]              a detector of YOLOX's output layout
     fasterrcnn-x101-fpn:WEIGHTS            Detectron2's Faster R-CNN X101-FPN: its checkpoint
                                            (model_final_68b088.pkl), a .pth or .safetensors of that layout, or
                                            "random" for a rehearsal
@@ -58,9 +58,14 @@ def load_recognizer(spec: str) -> Recognizer:
     """
     kind, _, argument = spec.partition(":")
     if kind == "onnx" and argument:
-        from taskpress.recognition.onnx_detector import OnnxDetector
+        from taskpress.recognition.detector_settings import DetectorSettings, parse_settings
+        from taskpress.recognition.onnx_detector import PSEUDO_LABEL_THRESHOLD, OnnxDetector
 
-        return OnnxDetector(argument)
+        name, settings = parse_settings(spec)
+        if settings != DetectorSettings(threshold=settings.threshold):
+            raise RecognizerError(f"{spec}: of the settings onnx: has `threshold` alone")
+        threshold = PSEUDO_LABEL_THRESHOLD if settings.threshold is None else settings.threshold
+        return OnnxDetector(name.removeprefix("onnx:"), pseudo_label_threshold=threshold)
     if kind.startswith(FAMILIES):
         from taskpress.recognition.detector_settings import parse_settings
 

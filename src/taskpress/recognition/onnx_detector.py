@@ -40,13 +40,24 @@ class OnnxDetector(nn.Module):
 
     path: an ONNX file; see `yolox_graph` for the layout. Raises RecognizerError for anything else.
     categories: names of the file's K classes; by default COCO's for K = 80, else "class 1" to "class K".
+    pseudo_label_threshold: lowest score of a pseudo-label, in [0, 1]
     """
 
     task = Task.DETECTION
 
-    def __init__(self, path: str | Path, categories: Sequence[Category] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        categories: Sequence[Category] | None = None,
+        pseudo_label_threshold: float = PSEUDO_LABEL_THRESHOLD,
+    ) -> None:
         super().__init__()
         path = Path(path)
+        if not 0 <= pseudo_label_threshold <= 1:
+            raise RecognizerError(
+                f"{path}: a pseudo-label threshold of {pseudo_label_threshold} is no score; give 0 to 1"
+            )
+        self.pseudo_label_threshold = pseudo_label_threshold
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -63,7 +74,7 @@ class OnnxDetector(nn.Module):
         if len(categories) != classes:
             raise RecognizerError(f"{path} has {classes} classes but {len(categories)} categories were given")
         self.categories = tuple(categories)
-        rules = f"{SCORE_THRESHOLD} {NMS_IOU} {MOST_DETECTIONS} {PSEUDO_LABEL_THRESHOLD}"
+        rules = f"{SCORE_THRESHOLD} {NMS_IOU} {MOST_DETECTIONS} {pseudo_label_threshold}"
         self.fingerprint = hashlib.sha256(hashlib.sha256(data).digest() + rules.encode()).hexdigest()
         freeze(self)
 
@@ -84,8 +95,8 @@ class OnnxDetector(nn.Module):
         return found
 
     def pseudo_labels(self, images: Sequence[Tensor]) -> list[Detections]:
-        """The detections of `predict` with a score of at least 0.3."""
-        return [_confident(found) for found in self.predict(images)]
+        """The detections of `predict` with a score of at least `pseudo_label_threshold`."""
+        return self._confident(self.predict(images))
 
     @torch.no_grad()
     def crop_labels(self, images: Sequence[Tensor] | Tensor) -> list[Detections]:
@@ -93,7 +104,10 @@ class OnnxDetector(nn.Module):
         canvas, placement = self._batch(images)
         with full_precision(canvas):
             cells = self._cells(canvas)
-        return [_confident(_found(cells, i, placement, image)) for i, image in enumerate(images)]
+        return self._confident([_found(cells, i, placement, image) for i, image in enumerate(images)])
+
+    def _confident(self, found: list[Detections]) -> list[Detections]:
+        return [one.where(one.scores >= self.pseudo_label_threshold) for one in found]
 
     def loss(self, images: Sequence[Tensor] | Tensor, targets: Sequence[Detections]) -> dict[str, Tensor]:
         """YOLOX's training loss (see `yolox_loss`): scalars `box`, `objectness`, `classes`.
@@ -196,7 +210,3 @@ def _found(cells: Cells, index: int, placement: Placement, image: Tensor) -> Det
     height, width = image.shape[-2:]
     boxes = clip_boxes_to_image(detections.boxes, (height, width))
     return Detections(boxes, detections.labels, detections.scores)
-
-
-def _confident(found: Detections) -> Detections:
-    return found.where(found.scores >= PSEUDO_LABEL_THRESHOLD)
