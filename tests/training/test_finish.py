@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from typer.testing import CliRunner
 
 from taskpress.cli.app import app
@@ -111,6 +112,30 @@ def test_entropy_leaves_transforms_and_allocator(trained: Path, tmp_path: Path, 
         finish_one(str(path), tmp_path / "twice", FinishConfig.of("entropy"))
 
 
+def finish_settings(trained: Path, tmp_path: Path, settings: FinishConfig) -> str:
+    path = finish_one(str(trained / "tiny-mse-q1.safetensors"), tmp_path / "plain", settings)
+    return str(Codec.load(path).card["settings"])
+
+
+def test_pictures_that_lie_elsewhere_are_the_same_ones(tmp_path: Path) -> None:
+    """Of a folder that was moved: by names, not by path; of another folder: another codec."""
+    for name, count in (("old", 3), ("moved", 3), ("other", 4)):
+        (tmp_path / name).mkdir()
+        for index in range(count):
+            Image.fromarray(Scenes("train", 4)[index].image).save(tmp_path / name / f"{index}.png")
+    train_experiment(preset(data={"sources": [str(tmp_path / "old")], "patch": 64}), tmp_path, only=["mse"])
+    codec = str(tmp_path / "codecs" / "tiny-mse-q1.safetensors")
+    entropy = FinishConfig(part="entropy", steps=1, learning_rate=1e-3)
+    digests = []
+    for name in ("", "moved", "other"):
+        sources = [str(tmp_path / name)] if name else []
+        (path,) = finish([codec], tmp_path / f"finished-{name}", entropy, sources=sources)
+        digests.append(Codec.load(path).card["settings"])
+    assert digests[0] == digests[1] != digests[2]
+    with pytest.raises(ConfigError, match="asks none"):
+        list(finish([codec], tmp_path / "out", entropy, recognizer="scenes"))
+
+
 def test_a_codec_of_many_devices_and_other_paths_is_finished_here(trained: Path, tmp_path: Path) -> None:
     codec = Codec.load(trained / "tiny-mse-q1.safetensors")
     elsewhere = {**codec.card["config"], "data": {**codec.card["config"]["data"], "sources": ["/elsewhere"]}}
@@ -126,7 +151,12 @@ def test_a_codec_of_many_devices_and_other_paths_is_finished_here(trained: Path,
     ):
         (path,) = finish([str(source)], tmp_path / folder, entropy, sources=["scenes:8"])
         found[folder] = Codec.load(path)
-    assert found["there"].fingerprint == found["here"].fingerprint != codec.fingerprint
+    assert found["here"].fingerprint != found["there"].fingerprint != codec.fingerprint, (
+        "crops that came next"
+    )
+    assert found["here"].card["settings"] == finish_settings(trained, tmp_path, entropy), (
+        "by the same pictures"
+    )
     assert found["there"].card["config"]["trainer"]["devices"] == 4, "of the training"
     assert found["there"].card["finish"]["entropy"]["sources"] == ["scenes:8"]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -229,6 +231,47 @@ def test_accumulated_batches_make_one_step(tmp_path: Path, monkeypatch: pytest.M
     for number in range(3):
         assert torch.equal(torch.cat(crops[1, number][:2]), torch.cat(crops[2, number]))
     assert files["1-1"] == files["1-2"] != files["2-1"], "of one crop each, by noise of its own"
+
+
+def test_checkpoints_fall_between_steps_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed twice, the second time between two batches of the step that it resumed at."""
+    step, calls = CodecTraining.training_step, 0
+
+    def dies(self: CodecTraining, batch: Any, batch_idx: int) -> torch.Tensor:
+        nonlocal calls
+        calls += 1
+        if calls in (6, 9):
+            raise PowerCutError
+        return step(self, batch, batch_idx)
+
+    one = preset(
+        optimizer={"steps": 3, "learning_rate": 1e-3, "accumulate": 3},
+        trainer={"accelerator": "cpu", "checkpoint_every": 1, "log_every": 1},
+    )
+    with monkeypatch.context() as patch:
+        patch.setattr(CodecTraining, "training_step", dies)
+        for _ in range(2):
+            with pytest.raises(PowerCutError):
+                run.train_experiment(one, tmp_path / "killed", only=["task-q1"])
+    paths = [run.train_experiment(one, tmp_path / name, only=["task-q1"])[0] for name in ("killed", "whole")]
+    assert Codec.load(paths[0]).fingerprint == Codec.load(paths[1]).fingerprint
+
+
+def test_other_processes_wait_for_the_first(tmp_path: Path) -> None:
+    config = preset().runs()[0]
+    wanted = {**config.model_dump(), "begins_as": "a", "contents": {}}
+    with pytest.raises(ConfigError, match="share the folder"):
+        run._await(tmp_path / "config.yaml", "text", patience=0.2)
+    run._claim(tmp_path / "own", {**wanted, "begins_as": "b", "rehearsal": True})
+    (tmp_path / "own" / "checkpoints").mkdir()
+    with ThreadPoolExecutor() as pool:
+        others = [pool.submit(run._claim, tmp_path / "own", wanted, False) for _ in range(3)]
+        time.sleep(0.3)
+        assert not any(one.done() for one in others)
+        run._claim(tmp_path / "own", wanted, True)
+        assert [one.result() for one in others] == [None] * 3
+    assert yaml.safe_load((tmp_path / "own" / "config.yaml").read_text())["begins_as"] == "a"
+    assert not (tmp_path / "own" / "checkpoints").exists()
 
 
 def test_a_lost_codec_comes_back_from_the_last_checkpoint(trained: Path, tmp_path: Path) -> None:

@@ -56,12 +56,14 @@ def is_bitstream(path: Path) -> bool:
 def check_left_out(path: Path, fingerprint: str, source: Path, resize: int | None, tile: int | None) -> None:
     """ConfigError where a .tpc file that is there already is not what would be coded from the source now.
 
-    Told by its header: codec, size and tiles. A source that cannot be read has nothing to be coded.
+    Told by its header: codec, size and tiles, not precision or refinement. A source that cannot be read has
+    nothing to be coded.
     """
+    data = read_bitstream(path)
     try:
-        header = unpack(read_bitstream(path))[0]
+        header = unpack(data)[0]
     except BitstreamError as error:
-        raise ConfigError(f"{path}: {error}; code anew with --force") from None
+        raise ConfigError(f"{path}: {error}; remove it, or code all anew with --force") from None
     if header.fingerprint != fingerprint:
         raise ConfigError(
             f"{path}: was coded with another codec, {header.fingerprint}; choose another folder with -o, or "

@@ -36,6 +36,8 @@ def encode(
     """Code pictures into .tpc files, several at once; a bad picture is reported and does not stop the others.
 
     One picture alone is coded on all cores too, if it is large enough for tiles.
+    --skip knows a file by codec, size and tiles; --precision and --refine leave no
+    trace in it.
 
     Example: taskpress encode coco-yolox-long-q1 photos -o coded --resize 416
     """

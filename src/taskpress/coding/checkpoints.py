@@ -260,10 +260,12 @@ def read_torch(path: Path) -> Checkpoint:
     for key, tensor in content.items():
         if not isinstance(key, str) or not isinstance(tensor, Tensor):
             raise CodecError(f"{path}: holds no state dict (entry {key!r} is no tensor)")
+        # Of torch.compile, DistributedDataParallel and `Codec`, whose model has the names that all share.
+        for prefix in ("_orig_mod.", "module.", "model."):
+            key = key.removeprefix(prefix)
         if key.startswith(ALLOCATOR_PREFIX):
             raise CodecError(f"{path}: holds an allocator's weights without its settings; use codec.save()")
-        # Of DistributedDataParallel, and of a `Codec`, whose model has the names that the field shares.
-        key = key.removeprefix("module.").removeprefix("model.").replace(".downsample.", ".skip.")
+        key = key.replace(".downsample.", ".skip.")
         key = OLD_BOTTLENECK.sub(lambda old: f"entropy_bottleneck.{NEW_BOTTLENECK[old[1]]}.{old[2]}", key)
         if not DERIVED.search(key):
             state[key] = tensor.to(torch.float32)

@@ -34,7 +34,7 @@ from taskpress.coding.picture_coding import PictureCoder
 from taskpress.coding.refinement import Refinement
 from taskpress.coding.transforms import build_transforms, check_precision
 
-COMPILED = "._orig_mod."
+COMPILED = "_orig_mod."
 # left, top, right, bottom in pixels
 Region = tuple[int, int, int, int]
 Limit = int | None
@@ -45,7 +45,7 @@ class Frozen(NamedTuple):
 
     coder: PictureCoder
     marks: tuple[Any, ...]
-    checksum: int
+    checksum: tuple[int, ...]
 
 
 class Codec(nn.Module):
@@ -296,10 +296,10 @@ class Codec(nn.Module):
         if self.allocator is not None:
             weights.update(self.allocator.state_dict(prefix=ALLOCATOR_PREFIX, keep_vars=keep_vars))
         if compiled := next((name for name in weights if COMPILED in name), None):
-            part = compiled.partition(COMPILED)[0]
-            raise CodecError(
-                f"{part} is torch.compile's copy, under other names; use codec.model.{part}.compile()"
-            )
+            part = ("" if compiled.startswith(ALLOCATOR_PREFIX) else "model.") + compiled.partition(COMPILED)[
+                0
+            ]
+            raise CodecError(f"codec.{part.rstrip('.')} is torch.compile's copy; use its own .compile()")
         return weights
 
     @property
@@ -337,7 +337,7 @@ class Codec(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles make their own.
-        return {**self.__dict__, "_frozen": None}
+        return {**super().__getstate__(), "_frozen": None}
 
     def encoder_cost(self) -> Cost:
         """Parameters and multiply-adds per pixel of everything the encoder runs."""

@@ -55,8 +55,8 @@ class EntropyBottleneck(nn.Module):
 
     `quantiles` [C, 1, 3] holds the 5e-10 quantile, the median and the 1 - 5e-10 quantile of every channel.
     Only the median matters: values are rounded around it. It is found by bisection, not by an auxiliary
-    optimizer, whenever a bottleneck that was trained enters evaluation mode, and in training where values are
-    rounded; one that was only loaded keeps the quantiles it came with.
+    optimizer, whenever a bottleneck that was trained enters evaluation mode or gives its state dict, and in
+    training where values are rounded; one that was only loaded keeps the quantiles it came with.
     """
 
     WIDTHS = (1, 3, 3, 3, 3, 1)

@@ -17,7 +17,7 @@ def fingerprint(identity: tuple[object, ...], weights: Mapping[str, Tensor]) -> 
     return digest.hexdigest()
 
 
-def checksum(weights: Iterable[Tensor]) -> int:
+def checksum(weights: Iterable[Tensor]) -> tuple[int, ...]:
     """Of all values as they lie in memory: tells whether any has changed, sooner than a digest.
 
     CRC-32C on the CPU. Elsewhere a weighted sum, made where the weights are, so that one number of each
@@ -33,7 +33,7 @@ def checksum(weights: Iterable[Tensor]) -> int:
             total = google_crc32c.extend(total, flat.numpy().tobytes())
         else:
             sums.append(weighted_sum(flat))
-    return hash((total, *torch.stack(sums).tolist())) if sums else total
+    return (total, *(torch.stack(sums).tolist() if sums else ()))
 
 
 def weighted_sum(data: Tensor) -> Tensor:

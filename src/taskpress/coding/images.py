@@ -77,13 +77,18 @@ def read_image(path: str | Path) -> np.ndarray:
 
 
 def size_of(path: str | Path, long_side: int | None = None) -> tuple[int, int]:
-    """Width and height that `read_image` gives, scaled to a long side where there is one.
+    """Width and height that `read_image` gives, scaled to a long side where there is one, by the header.
 
-    Of most formats only the header is read. ImageError for what is no picture.
+    (The EXIF of a PNG counts where it stands before the pixels, as it mostly does.) ImageError for what is no
+    picture.
     """
     try:
         with Path(path).open("rb") as file, _opened(file) as image:
-            width, height = image.size if _orientation(image, str(path)) < 5 else image.size[::-1]
+            width, height = image.size
+            # Pillow gives the size of a TIFF as it is upright.
+            if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
+                turned = 5 <= _orientation(image, str(path)) <= 8
+                width, height = (height, width) if turned else (width, height)
     except DAMAGE as error:
         raise ImageError(f"{path}: is not a picture that Pillow knows ({error})") from error
     return (width, height) if long_side is None else scaled(width, height, long_side)

@@ -11,8 +11,7 @@ from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category
 
 PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".jp2", ".bmp", ".dib", ".tif", ".tiff"}
-    | {".tga", ".ppm", ".pgm", ".pbm", ".pnm"}
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".jp2", ".bmp", ".tif", ".tiff", ".ppm"}
 )
 """What is a picture in a folder, by name; named alone, a file of any suffix is read."""
 

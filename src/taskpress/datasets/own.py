@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ class OwnPictures:
 
     def __init__(self, spec: str) -> None:
         code = run_own(spec, DataError)
-        self.spec, self.name, self._pictures = spec, code.name, code.make()
+        self.spec, self._pictures = spec, code.make()
+        self.name = code.name if code.argument is None else f"{code.name}-{Path(code.argument).name}"
         missing = [name for name in ("__len__", "__getitem__") if not hasattr(self._pictures, name)]
         if missing:
             raise DataError(f"{spec}: {code.name} has no {' and no '.join(missing)}")

@@ -170,8 +170,9 @@ def check_measurement(path: Path, wanted: dict[str, Any], reference: Reference |
     """ConfigError where the result in `path` is of another `measurement`, or scored the uncompressed pictures
     otherwise than `reference`: by other annotations or categories. DataError for none at all."""
     there = Result.read(path)
-    # Older results do not say it.
+    # Older results do not say them.
     untold = {"precision"} if there.precision is None else set()
+    untold |= {"tile"} if there.device is None else set()
     check_same(path, there, {name: value for name, value in wanted.items() if name not in untold})
     for name, score in ({} if reference is None else reference.scores).items():
         known = there.uncompressed_scores.get(name, score)

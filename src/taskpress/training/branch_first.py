@@ -123,13 +123,15 @@ def _identity(training: CodecTraining) -> str:
         config.seed,
         config.data.model_dump(exclude={"batch", "workers"}),
         config.optimizer.model_dump(include={"warmup", "schedule", "clip"}),
-        config.trainer.model_dump(include={"devices", "precision"}),
+        {"devices": config.trainer.device_count, "precision": config.trainer.precision},
         objective.model_dump(include={"auxiliary", "auxiliary_width", "auxiliary_first", "quantization"}),
     ]
     if "heads" in config.branches:
         # Heads are held against labels, or with soft outputs against the teacher's.
         parts.append(objective.task == "soft")
     parts += sorted(own_branches(config).values())
+    if config.trainer.nodes != 1:
+        parts.append(config.trainer.nodes)
     if objective.labels != "picture":
         parts.append(objective.labels)
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -167,8 +167,16 @@ class TrainerConfig(Section):
     @property
     def device_count(self) -> int | str:
         """How many devices, where that is told: which ones they are makes no other training."""
-        listed = [part for part in str(self.devices).split(",") if part.strip()]
-        return len(listed) if "," in str(self.devices) else self.devices
+        text = str(self.devices)
+        if "," in text:
+            return len([part for part in text.split(",") if part.strip()])
+        return int(text) if text.isdecimal() else self.devices
+
+    @property
+    def ranks(self) -> int:
+        """Devices on all nodes; of "all there are" (-1, auto) one for each node."""
+        count = self.device_count
+        return self.nodes * (count if isinstance(count, int) and count > 0 else 1)
 
 
 class StartConfig(Section):

@@ -29,8 +29,13 @@ def contents_of(
     called.
     """
     found = {spec: recognizer.fingerprint[:16] for spec, recognizer in recognizers.items()}
-    found |= own_branches(config)
-    for source, dataset in zip(config.data.sources, pictures.datasets, strict=True):
+    return {**found, **own_branches(config), **contents_of_sources(config.data.sources, pictures)}
+
+
+def contents_of_sources(sources: Sequence[str | dict[str, str]], pictures: Mixture) -> dict[str, str]:
+    """The part of the sources, which `pictures` was opened from."""
+    found = {}
+    for source, dataset in zip(sources, pictures.datasets, strict=True):
         if isinstance(dataset, ImageFolder | CocoImages):
             found[_key(source)] = _digest(dataset.names)
         elif isinstance(dataset, OwnPictures):
@@ -68,7 +73,8 @@ def check_contents(path: Path, ours: dict[str, str], theirs: Any) -> None:
     if changed is not None:
         raise ConfigError(
             f"{path}: {changed} is not what it was when this training began (pictures were added, removed or "
-            "renamed, or a recognizer or a branch's code is another); bring it back, or choose another -o"
+            "renamed, or are of a kind that is read since, or a recognizer or code is another); bring it back, "
+            "or choose another -o"
         )
 
 

@@ -120,7 +120,7 @@ class StepStream(IterableDataset[Batch]):
             yield self.batch(step)
 
     def batch(self, step: int) -> Batch:
-        """The batch of optimizer step `step`, counted from 0, for this rank."""
+        """The batch `step`, counted from 0, for this rank: of that optimizer step, where none accumulates."""
         size = self.config.batch
         first = (step * self.ranks + self.rank) * size
         crops = [self._crop(i) for i in range(first, first + size)]

@@ -32,8 +32,7 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
     count, clip = sum(weight.numel() for weight in encoder), config.optimizer.clip
     names = ("rate", "task", "aux")
     found = np.empty((len(names), batches, count), dtype=np.float32)
-    devices = config.trainer.device_count
-    in_a_step = config.optimizer.accumulate * config.trainer.nodes * (devices if type(devices) is int else 1)
+    in_a_step = config.optimizer.accumulate * config.trainer.ranks
     for number in tracked(range(batches), f"{config.name}: gradients"):
         step = in_a_step * restored.step + number
         batch = stream.batch(step).to(encoder[0].device)

@@ -30,6 +30,7 @@ from taskpress.coding.files import atomic_write, codec_name
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import OptimizerConfig, RunConfig, expand
+from taskpress.training.contents import contents_of_sources
 from taskpress.training.data import Batch, CropsModule, step_seed
 from taskpress.training.objective import Objective
 from taskpress.training.run import labelling, recognizers_of, settings_digest
@@ -158,11 +159,13 @@ def finish(
     sources:    of pictures, in place of those on the cards
     recognizer: in place of the first one on the cards
 
-    One device does it, however many the training had.
+    One device does it in steps of the training's `data.batch`, however many devices and batches a step had.
 
     Yields each file when it is there. Raises ConfigError, before anything is trained, for a codec whose card
     holds no training, whose part is finished already, or whose place in the folder another has.
     """
+    if recognizer is not None and settings.part == "entropy":
+        raise ConfigError("--recognizer: the entropy model learns by the rate alone, and asks none")
     other: dict[str, Any] = {"sources": list(sources)} if sources else {}
     if recognizer is not None:
         other["recognizer"] = recognizer
@@ -170,7 +173,7 @@ def finish(
     places = [one.target for one in todo]
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise ConfigError(f"two codecs would become {twice}; finish them apart, each with its own -o")
-    judges = [recognizers_of(one.config) if settings.part == "synthesis" else [] for one in todo]
+    judges = [recognizers_of(one.here) if settings.part == "synthesis" else [] for one in todo]
     known = {spec: load_recognizer(expand(spec)) for spec in dict.fromkeys(chain(*judges))}
     for one, specs in zip(todo, judges, strict=True):
         if not one.target.exists():
@@ -179,13 +182,13 @@ def finish(
 
 
 class _Trained(NamedTuple):
-    """A codec, the training that its card tells of as it goes on here, where it goes, and what its card will
-    say; `batches` are those that the training had, `digest` is of its settings."""
+    """A codec, the training that its card tells of, as it goes on `here`, its steps, where the codec goes, and
+    what the card will say."""
 
     codec: Codec
     config: RunConfig
-    batches: int
-    digest: str
+    here: RunConfig
+    steps: int
     target: Path
     told: dict[str, Any]
 
@@ -195,9 +198,10 @@ def _finish(
 ) -> None:
     codec, own = one.codec, folder / "finish" / one.target.stem
     _claim(own / "settings.json", {**settings.model_dump(), **one.told})
-    config, module = one.config, _module(one, settings, recognizers)
+    config, module = one.here, _module(one, settings, recognizers)
+    before = one.steps * one.config.optimizer.accumulate * one.config.trainer.ranks
     teachers = labelling(module.config, [Teacher(recognizer) for recognizer in recognizers])
-    data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=one.batches)
+    data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=before)
     last = own / "checkpoints" / "last.ckpt"
     title = f"{one.target.stem}: {settings.part}"
     trainer = build_trainer(config.trainer, config.optimizer.clip, settings.steps, title, own, step_of(last))
@@ -207,7 +211,15 @@ def _finish(
     if trainer.is_global_zero:
         card = {
             **codec.card,
-            "settings": one.digest,
+            "settings": settings_digest(
+                config.model_copy(update={"trainer": one.config.trainer}),
+                one.steps,
+                codec.card.get("settings"),
+                settings.part,
+                settings.steps,
+                settings.learning_rate,
+                contents={**codec.card.get("contents", {}), **_contents(config, data, recognizers)},
+            ),
             "finish": {**_finished(codec), settings.part: {**one.told, "command": command}},
         }
         if settings.part == "entropy":
@@ -219,10 +231,10 @@ def _finish(
 
 def _module(one: _Trained, settings: FinishConfig, recognizers: Sequence[Recognizer]) -> PartTraining:
     if settings.part == "entropy":
-        return EntropyTraining(one.config, settings, one.codec)
+        return EntropyTraining(one.here, settings, one.codec)
     # The auxiliary loss has no gradient at the synthesis.
-    objective = without_branch(one.config, recognizers)
-    config = one.config.model_copy(update={"objective": objective.config})
+    objective = without_branch(one.here, recognizers)
+    config = one.here.model_copy(update={"objective": objective.config})
     return SynthesisTraining(config, settings, one.codec, objective)
 
 
@@ -245,18 +257,14 @@ def _trained(name: str, folder: Path, settings: FinishConfig, other: dict[str, A
         finished = _finished(Codec.load(target)).get(part, {})
         if any(finished.get(key) != value for key, value in told.items()):
             raise ConfigError(f"{target}: holds another codec; choose another folder with -o")
-    digest = settings_digest(
-        config,
-        steps,
-        codec.card.get("settings"),
-        part,
-        settings.steps,
-        settings.learning_rate,
-        *([other] if other else []),
-        contents=codec.card.get("contents"),
-    )
-    here = config.model_copy(update=_here(config, other))
-    return _Trained(codec, here, steps * config.optimizer.accumulate, digest, target, told)
+    return _Trained(codec, config, config.model_copy(update=_here(config, other)), steps, target, told)
+
+
+def _contents(config: RunConfig, data: CropsModule, recognizers: Sequence[Recognizer]) -> dict[str, str]:
+    """What sources and recognizers are, wherever they lie: two machines finish one codec alike."""
+    specs = zip(recognizers_of(config), recognizers, strict=False)
+    found = {spec: recognizer.fingerprint[:16] for spec, recognizer in specs}
+    return {**found, **contents_of_sources(config.data.sources, data.pictures)}
 
 
 def _here(config: RunConfig, other: dict[str, Any]) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
         raise DataError(
             f"{checkpoint}: no checkpoint of {config.name}, or a damaged one; train it anew"
         ) from error
-    # A checkpoint's medians of the latent's prior are those of before its last step, or older.
+    # An average has no medians of its own, and checkpoints once had those of before their last step.
     codec.model.entropy_bottleneck.fit_quantiles()
     training.to(device).eval()
     move(recognizers[0], device)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import shutil
+import time
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
@@ -31,7 +32,7 @@ from taskpress.training.module import CodecTraining
 from taskpress.training.objective import labels_crops
 from taskpress.training.settings import read_settings
 from taskpress.training.teacher import Teacher
-from taskpress.training.trainer import build_trainer, is_first_rank, step_of, wait_for_all
+from taskpress.training.trainer import build_trainer, is_first_rank, step_of
 from taskpress.version import __version__
 
 OWN_FIELDS = {"trainer": {"accelerator", "checkpoint_every", "log_every"}, "data": {"workers"}}
@@ -111,7 +112,7 @@ def _train(
         provenance["rehearsal"] = True
     give_allocator(codec, config, recognizers[0] if recognizers else None)
     own, target = folder / config.short_name, codec_path(folder, config)
-    _claim(own, {**config.model_dump(), **provenance})
+    _claim(own, {**config.model_dump(), **provenance}, is_first_rank(trainer))
     atomic_write(folder / "preset.yaml", yaml.safe_dump(preset.model_dump(), sort_keys=False).encode())
     if target.exists():
         card = Codec.load(target).card
@@ -236,11 +237,11 @@ def _choose(runs: list[RunConfig], only: Sequence[str]) -> list[RunConfig]:
     return [run for run in runs if not only or run.arm in only or run.short_name in only]
 
 
-def _claim(own: Path, wanted: dict[str, Any]) -> None:
+def _claim(own: Path, wanted: dict[str, Any], first: bool = True) -> None:
     """Writes the settings of a training into its folder; refuses one that began with others.
 
     What began from the rehearsal of a start that has been trained further since is cleared away. Of several
-    processes that train together all look, and then the first one writes.
+    processes that train together all look, the `first` one writes, and the others wait for it.
     """
     path = own / "config.yaml"
     if path.exists():
@@ -250,20 +251,29 @@ def _claim(own: Path, wanted: dict[str, Any]) -> None:
         settings = [key for key in wanted if key != "contents"]
         other = [name for key in settings for name in _differing(key, wanted[key], there.get(key))]
         if not other:
-            wait_for_all()
             return
         if other != ["begins_as"] or not provenance.get("rehearsal"):
             way = "choose another -o"
             if other[0] == "rate":
                 way = f"trainings are numbered in order of λ, so further ones need {way} and `name`"
             raise ConfigError(f"{path}: this training began with another `{other[0]}`; {way}")
-    wait_for_all()
-    if is_first_rank():
-        if path.exists():
-            shutil.rmtree(own)
-        own.mkdir(parents=True, exist_ok=True)
-        atomic_write(path, yaml.safe_dump(wanted, sort_keys=False).encode())
-    wait_for_all()
+    text = yaml.safe_dump(wanted, sort_keys=False)
+    if not first:
+        _await(path, text)
+        return
+    if path.exists():
+        shutil.rmtree(own)
+    own.mkdir(parents=True, exist_ok=True)
+    atomic_write(path, text.encode())
+
+
+def _await(path: Path, text: str, patience: float = 60.0) -> None:
+    """Until the first process has written the file; ConfigError where it does not come."""
+    end = time.monotonic() + patience
+    while not (path.exists() and path.read_text(encoding="utf-8") == text):
+        if time.monotonic() > end:
+            raise ConfigError(f"{path}: the first process has not written it; all need to share the folder")
+        time.sleep(0.1)
 
 
 def _differing(key: str, ours: Any, theirs: Any) -> list[str]:

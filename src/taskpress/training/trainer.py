@@ -34,7 +34,7 @@ def build_trainer(
     if folder is not None:
         # Opening a log deletes an older one of the same name, so every attempt has its own.
         version = f"from-step-{first_step:06d}"
-        checkpoint = ModelCheckpoint(
+        checkpoint = _Checkpoint(
             dirpath=folder / "checkpoints",
             filename="last",
             every_n_train_steps=settings.checkpoint_every,
@@ -65,16 +65,28 @@ def build_trainer(
         raise ConfigError(f"trainer: {error}") from error
 
 
-def is_first_rank() -> bool:
-    """Whether this process is the first of those that train together, or the only one."""
+def is_first_rank(trainer: lightning.Trainer) -> bool:
+    """Whether this process is the first of those that train together, or the only one.
+
+    A trainer that has not begun yet knows its rank only from torchrun's or a cluster's environment.
+    """
     distributed = torch.distributed
-    return not (distributed.is_available() and distributed.is_initialized()) or distributed.get_rank() == 0
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank() == 0
+    return trainer.is_global_zero
 
 
-def wait_for_all() -> None:
-    """Until all processes that train together are here. (Before the first training there is one.)"""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
+class _Checkpoint(ModelCheckpoint):
+    """Saves where a step has ended, never between the batches of one: no checkpoint has their gradients."""
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: lightning.LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: lightning.Trainer, *further: Any) -> None:
+        if trainer.global_step != self._step:
+            self._step = trainer.global_step
+            super().on_train_batch_end(trainer, *further)
 
 
 class _Bar(RichProgressBar):
