@@ -73,8 +73,8 @@ def check_contents(path: Path, ours: dict[str, str], theirs: Any) -> None:
     if changed is not None:
         raise ConfigError(
             f"{path}: {changed} is not what it was when this training began (pictures were added, removed or "
-            "renamed, or are of a kind that is read since, or a recognizer or code is another); bring it back, "
-            "or choose another -o"
+            "renamed, or are of a kind that is read since, or a recognizer or code is another); bring it "
+            "back, or choose another -o"
         )
 
 

@@ -182,8 +182,8 @@ def finish(
 
 
 class _Trained(NamedTuple):
-    """A codec, the training that its card tells of, as it goes on `here`, its steps, where the codec goes, and
-    what the card will say."""
+    """A codec, the training that its card tells of, as it goes on `here`, its steps, where the codec goes,
+    and what its card will say."""
 
     codec: Codec
     config: RunConfig
