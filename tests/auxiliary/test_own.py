@@ -67,7 +67,7 @@ def test_the_example_trains_a_codec_and_is_known_by_its_code(tmp_path: Path) -> 
     learned = list((tmp_path / "run" / "branches").iterdir())
     with file.open("a") as end:
         end.write("# another weight, say\n")
-    with pytest.raises(ConfigError, match=r"heatmap\.py:Heatmap is not what it was.* a branch's code"):
+    with pytest.raises(ConfigError, match=r"heatmap\.py:Heatmap is not what it was.* a recognizer or code"):
         train_experiment(preset(branch, auxiliary_first=first), tmp_path / "run")
     with pytest.raises(ConfigError, match=r"heatmap\.py:Heatmap is not what it was"):
         restore(tmp_path / "run" / "aux-q1")

@@ -98,7 +98,7 @@ def test_the_command_writes_figure_and_numbers(tmp_path: Path) -> None:
     written = Gradients.read(output.with_suffix(".json"))
     assert [window.quartiles["task"][1] for window in written.pulls[0].windows] == [29, 79]
     picture = np.array(Image.open(output).convert("RGB"))
-    assert np.all(picture == (0x00, 0x72, 0xB2), -1).sum() > 100
+    assert np.all(picture == (0xD5, 0x5E, 0x00), -1).sum() > 100
     assert np.array_equal(np.array(Image.open(io.BytesIO(gradients_figure(written))).convert("RGB")), picture)
     broken = output.with_suffix(".json")
     broken.write_text(json.dumps({"schema": 1}))

@@ -73,7 +73,8 @@ def draw_curve(
 
 
 def rate_axis(ax: Axes, rates: Sequence[float], label: str) -> None:
-    """The axes under `draw_curve`: rates logarithmic where they span more than a factor of three."""
+    """The axes under `draw_curve`: rates logarithmic where they span more than a factor of three, from 0
+    where they span more than one of 1.5, and close around them else."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     if rates and max(rates) > 3 * min(rates):
@@ -82,8 +83,11 @@ def rate_axis(ax: Axes, rates: Sequence[float], label: str) -> None:
         ax.xaxis.set_major_locator(LogLocator(subs=steps))
         ax.xaxis.set_major_formatter(ScalarFormatter())
         ax.xaxis.set_minor_formatter(NullFormatter())
-    elif rates:
+    elif rates and max(rates) > 1.5 * min(rates):
         ax.set_xlim(left=0)
+    elif rates:
+        margin = 0.25 * (max(rates) - min(rates)) or 0.1 * max(rates)
+        ax.set_xlim(min(rates) - margin, max(rates) + margin)
     ax.set_xlabel(label)
     ax.grid(color="0.9", linewidth=0.7)
     ax.set_axisbelow(True)

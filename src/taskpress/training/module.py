@@ -35,6 +35,7 @@ class CodecTraining(lightning.LightningModule):
     def __init__(self, config: RunConfig, steps: int, codec: Codec, *recognizers: Recognizer) -> None:
         super().__init__()
         self.config, self.steps = config, steps
+        self._batch_of_step = 0
         self.codec = codec.train()
         branches = [
             None if kind is None else branch_for(config, kind, one, codec.latent_channels, codec.stride)
@@ -66,10 +67,7 @@ class CodecTraining(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         self.objective.progress(self.global_step / self.steps)
-        accumulate = self.config.optimizer.accumulate
-        self._step_seed = step_seed(
-            self.config.seed, accumulate * self.global_step + batch_idx % accumulate, self.global_rank
-        )
+        self._batch_of_step = batch_idx % self.config.optimizer.accumulate
         batch = self.objective.labelled(batch)
         baseline = explore = None
         if self.config.objective.allocation == "semantic":
@@ -101,6 +99,11 @@ class CodecTraining(lightning.LightningModule):
         branches = iter(self.further_branches)
         further = [next(branches) if there else None for there in self._places]
         return self.objective(batch, estimate, self.branch, further), estimate  # type: ignore[arg-type]
+
+    @property
+    def _step_seed(self) -> int:
+        batch = self.config.optimizer.accumulate * self.global_step + self._batch_of_step
+        return step_seed(self.config.seed, batch, self.global_rank)
 
     def configure_gradient_clipping(
         self,
