@@ -19,7 +19,6 @@ from taskpress.cli.app import main
 from taskpress.cli.batch import run_all
 from taskpress.coding.codec import Codec
 from taskpress.coding.files import files_below
-from taskpress.coding.images import read_image, resize_long_side, size_of
 
 
 def tree(folder: Path) -> set[str]:
@@ -278,17 +277,6 @@ def test_what_would_be_coded_otherwise_now_is_not_left_out(
     assert refused.code == 2 and "has 70×100 pixels in one piece" in refused.err and wanted in refused.err
     Image.new("RGB", (100, 70), "red").save(tmp_path / "a.jpg")
     assert "now makes 100×70" in taskpress(*command, "--skip").err
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "avif"])
-@pytest.mark.parametrize("orientation", [1, 3, 6, 9])
-def test_sizes_are_told_as_pictures_are_read(tmp_path: Path, suffix: str, orientation: int) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    path = tmp_path / f"a.{suffix}"
-    Image.new("RGB", (100, 70), "red").save(path, exif=exif)
-    assert size_of(path) == read_image(path).shape[1::-1]
-    assert size_of(path, 50) == resize_long_side(read_image(path), 50).shape[1::-1]
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])

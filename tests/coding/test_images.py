@@ -17,6 +17,7 @@ from taskpress.coding.images import (
     open_picture,
     read_image,
     resize_long_side,
+    size_of,
     to_array,
     to_tensor,
     write_image,
@@ -299,3 +300,14 @@ def test_what_cannot_be_read_twice_or_has_no_name_is_refused(tmp_path: Path) -> 
         os.close(read)
     with pytest.raises(ImageError, match="cannot be read"):
         read_image("a\0b.png")
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp", "avif"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 9])
+def test_sizes_are_told_as_pictures_are_read(tmp_path: Path, suffix: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (100, 70), "red").save(path, exif=exif)
+    assert size_of(path) == read_image(path).shape[1::-1]
+    assert size_of(path, 50) == resize_long_side(read_image(path), 50).shape[1::-1]

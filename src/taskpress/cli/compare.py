@@ -50,9 +50,9 @@ def compare(
 
     BD-rate is the mean rate difference at equal accuracy, over the accuracies
     both curves reach; negative is fewer bits. Curves that do not overlap get no
-    number but the reason. In brackets, for box AP: where it lies with 95 % of other pictures,
-    by drawing these anew, with replacement, the same for all curves (where results
-    have their NAME.matches.npz beside them), corrected for what draws are off.
+    number but the reason. In brackets, for box AP: where it lies with 95 % of other
+    pictures, by drawing these anew, with replacement, the same for all curves (where
+    results have their NAME.matches.npz beside them), corrected for what draws are off.
 
     Codecs of one curve and λ that differ in their seed are averaged, and the
     BD-rate is also stated seed by seed: against the anchor's of the same seed.
