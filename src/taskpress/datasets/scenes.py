@@ -20,7 +20,8 @@ from taskpress.targets import SemanticMap, Task
 CATEGORIES = tuple(Category(number, name) for number, name in enumerate(CLASSES, start=1))
 WITH_BACKGROUND = (Category(0, "background"), *CATEGORIES)
 """What pixels of a scene are: shadows and distractors are background."""
-SPLITS = {"train": 0, "test": 1}
+Split = Literal["train", "test", "validation"]
+SPLITS: dict[Split, int] = {"train": 0, "test": 1, "validation": 2}
 CACHED = 128
 """Scenes kept in memory, 330 KB each: whoever goes over a test set again does not draw it again."""
 
@@ -29,7 +30,7 @@ class Scenes:
     """`count` scenes of one split, `size` pixels square: two to six objects of ten classes amid clutter.
 
     Scene i depends on (split, i, size) alone, so "train" has as many scenes as are asked for and shares none
-    with "test".
+    with "test" or "validation".
 
     task: what is annotated: boxes that enclose the visible part of an object; with their visible pixels; or
         the class of every pixel. None: nothing.
@@ -40,7 +41,7 @@ class Scenes:
 
     def __init__(
         self,
-        split: Literal["train", "test"],
+        split: Split,
         count: int,
         size: int = 256,
         task: Task | None = Task.DETECTION,

@@ -57,6 +57,13 @@ class DataConfig(Section):
     )
     batch: int = Field(1, ge=1)
     workers: int = Field(0, ge=0, description="processes that read pictures; 0 reads in the training process")
+    held_out: list[str | dict[str, str]] | None = Field(
+        None,
+        min_length=1,
+        description="pictures, told as `sources` are, that nothing is trained on: the loss of one crop each, "
+        "coded as in files, is logged along the way; `scenes:COUNT` are other scenes here",
+    )
+    held_out_crops: int = Field(64, ge=1, description="how many of them; the same ones every time")
 
 
 class BranchFirstConfig(Section):
@@ -163,6 +170,7 @@ class TrainerConfig(Section):
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
     log_every: int = Field(20, ge=1)
+    held_out_every: int = Field(500, ge=1, description="steps between looks at `data.held_out`")
 
     @property
     def device_count(self) -> int | str:

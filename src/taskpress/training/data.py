@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,7 @@ from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.dataset import Dataset
 from taskpress.datasets.folder import ImageFolder
 from taskpress.datasets.own import OwnPictures
-from taskpress.datasets.scenes import Scenes
+from taskpress.datasets.scenes import Scenes, Split
 from taskpress.detections import Crop
 from taskpress.own_code import is_own
 from taskpress.progress import tracked
@@ -70,8 +71,9 @@ class Mixture:
         return self.datasets[which][index - start].image
 
 
-def open_sources(sources: list[str | dict[str, str]]) -> Mixture:
-    """The data sets a preset names; ConfigError or DataError for one that cannot be opened."""
+def open_sources(sources: list[str | dict[str, str]], scenes: Split = "train") -> Mixture:
+    """The data sets a preset names, drawn scenes of that split; ConfigError or DataError for one that cannot
+    be opened."""
     datasets: list[Dataset] = []
     for source in sources:
         if isinstance(source, dict):
@@ -84,7 +86,7 @@ def open_sources(sources: list[str | dict[str, str]]) -> Mixture:
             number = source.removeprefix("scenes:")
             if not re.fullmatch("[1-9][0-9]{0,6}", number):
                 raise ConfigError(f"data source {source!r}: write scenes:COUNT, e.g. scenes:2000, below 10⁷")
-            datasets.append(Scenes("train", int(number)))
+            datasets.append(Scenes(scenes, int(number)))
         else:
             datasets.append(ImageFolder(expand(source)))
     return Mixture(datasets)
@@ -174,6 +176,8 @@ class CropsModule(lightning.LightningDataModule):
     """Feeds Lightning the stream from where the trainer stands, and `skip` batches further.
 
     accumulate: batches of a step
+    holds_out:  whether held-out crops are looked at along the way: `held_out_crops` of the config, or as many
+        more as fill the last batch
     """
 
     def __init__(
@@ -184,11 +188,15 @@ class CropsModule(lightning.LightningDataModule):
         further: Sequence[Teacher | None] = (),
         skip: int = 0,
         accumulate: int = 1,
+        holds_out: bool = False,
     ) -> None:
         super().__init__()
         self.config, self.seed, self.teacher, self.further = config, seed, teacher, further
         self.skip, self.accumulate = skip, accumulate
         self.pictures = open_sources(config.sources)
+        self.held_out = None
+        if holds_out and config.held_out is not None:
+            self.held_out = open_sources(config.held_out, "validation")
 
     def train_dataloader(self) -> DataLoader[Batch]:
         assert self.trainer is not None
@@ -215,6 +223,18 @@ class CropsModule(lightning.LightningDataModule):
             num_workers=self.config.workers,
             multiprocessing_context="fork" if forked else None,
         )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """The same crops for every training with such settings, whatever its seed and augmentation."""
+        assert self.trainer is not None and self.held_out is not None
+        config = self.config.model_copy(update={"flip": False, "scale": None, "jitter": 0.0})
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        stream = StepStream(
+            self.held_out, config, 0, self.teacher, rank=rank, ranks=ranks, further=self.further
+        )
+        batches = math.ceil(config.held_out_crops / (config.batch * ranks))
+        crops = [stream.batch(step) for step in range(batches)]
+        return DataLoader(crops, batch_size=None)  # type: ignore[arg-type] # a sequence will do
 
     def _label_all(self, stream: StepStream, teacher: Teacher) -> None:
         """Fills the cache, once for all trainings that share a teacher: worker processes could not run a

@@ -58,7 +58,7 @@ def gradients_of(runs: Sequence[Path], window: int | None = None) -> Gradients:
     logs = [
         (config, rows)
         for config, folder in zip(settings, folders, strict=True)
-        if config.arm != START and (rows := read_log(folder))
+        if config.arm != START and (rows := [row for row in read_log(folder) if _is_of_a_step(row)])
     ]
     if not logs:
         raise DataError(f"{runs[0]}: nothing logged yet; the first row comes at step `trainer.log_every`")
@@ -83,6 +83,10 @@ def gradients_of(runs: Sequence[Path], window: int | None = None) -> Gradients:
         dimensions=sizes.pop() if len(sizes) == 1 else None,
         pulls=pulls,
     )
+
+
+def _is_of_a_step(row: Row) -> bool:
+    return not any(name.startswith("held_out/") for name in row)
 
 
 def _trainings_in(folder: Path) -> list[Path]:

@@ -14,7 +14,7 @@ from taskpress.auxiliary.named import build_auxiliary, learns
 from taskpress.coding.codec import Codec
 from taskpress.coding.errors import ConfigError, TrainingError
 from taskpress.coding.estimate import Estimate
-from taskpress.recognition.device import device_of
+from taskpress.recognition.device import device_of, full_precision
 from taskpress.recognition.protocol import HeadedRecognizer, Recognizer, SoftHeadedRecognizer
 from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig, expand
@@ -96,9 +96,27 @@ class CodecTraining(lightning.LightningModule):
         # Noise depends on seed and batch alone: equal for the arms that are compared, and after a resume.
         torch.manual_seed(self._step_seed)
         estimate = self.codec.estimate(batch.images, explore, self.config.objective.quantization)
-        branches = iter(self.further_branches)
-        further = [next(branches) if there else None for there in self._places]
-        return self.objective(batch, estimate, self.branch, further), estimate  # type: ignore[arg-type]
+        return self.objective(batch, estimate, self.branch, self._further()), estimate
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Logs the loss of held-out crops and its terms as `held_out/…`: of the latents and bits of files."""
+        torch.manual_seed(batch_idx)  # detectors may draw the boxes that they are judged by
+        with full_precision(batch.images):
+            estimate = self.codec.estimate(batch.images)
+            terms = self.objective(self.objective.labelled(batch), estimate, self.branch, self._further())
+        for name, value in terms.items():
+            self.log(
+                f"held_out/{name}",
+                value,
+                prog_bar=name == "loss",
+                batch_size=len(batch.images),
+                sync_dist=True,
+            )
+
+    def _further(self) -> list[AuxiliaryBranch | None]:
+        """The branch of each further recognizer."""
+        branches = dict(self.placed_branches)
+        return [branches.get(place) for place in range(1, len(self._places) + 1)]
 
     @property
     def _step_seed(self) -> int:

@@ -35,7 +35,10 @@ from taskpress.training.teacher import Teacher
 from taskpress.training.trainer import build_trainer, is_first_rank, step_of
 from taskpress.version import __version__
 
-OWN_FIELDS = {"trainer": {"accelerator", "checkpoint_every", "log_every"}, "data": {"workers"}}
+OWN_FIELDS = {
+    "trainer": {"accelerator", "checkpoint_every", "log_every", "held_out_every"},
+    "data": {"workers", "held_out", "held_out_crops"},
+}
 """Settings that change how a training runs, not what comes out."""
 
 
@@ -96,8 +99,14 @@ def _train(
 ) -> Path:
     recognizers = [teacher.recognizer for _, teacher in asked]
     teachers = labelling(config, [teacher for _, teacher in asked])
-    accumulate = config.optimizer.accumulate
-    data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], accumulate=accumulate)
+    data = CropsModule(
+        config.data,
+        config.seed,
+        teachers[0],
+        teachers[1:],
+        accumulate=config.optimizer.accumulate,
+        holds_out=config.data.held_out is not None,
+    )
     codec = _initial_codec(config, initial)
     trainer = build_trainer(config.trainer, config.optimizer.clip)
     steps = training_steps(config, len(data.pictures), trainer.world_size)
@@ -131,7 +140,8 @@ def _train(
         own,
         step_of(last),
         callbacks,
-        accumulate,
+        config.optimizer.accumulate,
+        holds_out=config.data.held_out is not None,
     )
     module = CodecTraining(config, steps, codec, *recognizers)
     if not last.exists():

@@ -26,8 +26,12 @@ def build_trainer(
     first_step: int = 0,
     further: Sequence[lightning.Callback] = (),
     accumulate: int = 1,
+    holds_out: bool = False,
 ) -> lightning.Trainer:
-    """Without a folder, a trainer that only tells devices and ranks; ConfigError for settings it refuses."""
+    """Without a folder, a trainer that only tells devices and ranks; ConfigError for settings it refuses.
+
+    holds_out: whether it looks at held-out crops every `settings.held_out_every` steps
+    """
     # Lightning announces devices, sanity of loggers and tips; what a user needs is in the progress bar.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logs: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
@@ -57,6 +61,13 @@ def build_trainer(
             precision=settings.precision,
             gradient_clip_val=clip,
             accumulate_grad_batches=accumulate,
+            # Counted in batches, through the one epoch of an endless stream.
+            val_check_interval=settings.held_out_every * accumulate if holds_out else None,
+            check_val_every_n_epoch=None if holds_out else 1,
+            limit_val_batches=None if holds_out else 0,
+            num_sanity_val_steps=0,
+            # Medians that are found while it looks are trained on afterwards.
+            inference_mode=False,
             enable_model_summary=False,
             use_distributed_sampler=False,
             **logs,
