@@ -27,7 +27,7 @@ from taskpress.coding.images import to_tensor
 from taskpress.datasets.scenes import Scenes
 from taskpress.evaluation.allocation import allocate
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
-from taskpress.evaluation.compare import compare, find_results
+from taskpress.evaluation.comparison import compare, find_results
 from taskpress.evaluation.detections_figure import Found, detections_figure, judged
 from taskpress.evaluation.gradients import Gradients, gradients_figure
 from taskpress.evaluation.rd_figure import rd_figure

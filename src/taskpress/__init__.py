@@ -1,16 +1,25 @@
 """TaskPress: learned image compression for recognition.
 
-`taskpress.load(name_or_path)` gives a `Codec`; what can go wrong is a `TaskPressError`. Everything else lives
-in the subpackages.
+`taskpress.load(name_or_path)` gives a `Codec`; what can go wrong is a `TaskPressError`. What trains and
+judges codecs is in the subpackages `recognition`, `datasets`, `auxiliary`, `training` and `evaluation`.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from taskpress.coding.errors import BitstreamError, CodecError, ConfigError, ImageError, TaskPressError
+from taskpress.errors import (
+    BitstreamError,
+    CodecError,
+    ConfigError,
+    DataError,
+    ImageError,
+    RecognizerError,
+    TaskPressError,
+    TrainingError,
+)
+from taskpress.version import __version__
 
 if TYPE_CHECKING:
     from taskpress.coding.codec import Codec
-    from taskpress.version import __version__
 
     load = Codec.load
 
@@ -19,8 +28,11 @@ __all__ = [
     "Codec",
     "CodecError",
     "ConfigError",
+    "DataError",
     "ImageError",
+    "RecognizerError",
     "TaskPressError",
+    "TrainingError",
     "__version__",
     "load",
 ]
@@ -28,18 +40,10 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # torch takes seconds to import; `taskpress --version` and completion should not wait for it.
-    if name == "__version__":
-        from taskpress.version import __version__
-
-        return __version__
-    if name == "Codec":
+    if name in ("Codec", "load"):
         from taskpress.coding.codec import Codec
 
-        return Codec
-    if name == "load":
-        from taskpress.coding.codec import Codec
-
-        return Codec.load
+        return Codec if name == "Codec" else Codec.load
     raise AttributeError(f"module 'taskpress' has no attribute {name!r}")
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from taskpress.coding.errors import TaskPressError
+from taskpress.errors import TaskPressError
 
 PREFIX = "python:"
 

@@ -14,8 +14,8 @@ from taskpress.auxiliary.foreground import ForegroundBranch, coverage
 from taskpress.auxiliary.named import build_auxiliary
 from taskpress.auxiliary.objectness import ObjectnessBranch
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.detections import Detections
+from taskpress.errors import ConfigError
 
 STRIDE = 16
 KINDS = ("detection", "objectness", "foreground")

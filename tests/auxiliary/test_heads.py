@@ -11,8 +11,8 @@ from torch import Tensor
 from taskpress.auxiliary.branch import Lesson
 from taskpress.auxiliary.heads import HeadsBranch
 from taskpress.auxiliary.named import build_auxiliary
-from taskpress.coding.errors import ConfigError
 from taskpress.detections import Detections
+from taskpress.errors import ConfigError
 from taskpress.recognition.faster_rcnn import load_scenes_recognizer
 from taskpress.training.module import heads_of
 

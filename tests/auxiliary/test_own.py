@@ -11,8 +11,8 @@ import torch
 
 from taskpress.auxiliary.named import build_auxiliary, learns
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.detections import Detections
+from taskpress.errors import ConfigError
 from taskpress.training.config import Preset
 from taskpress.training.restore import restore
 from taskpress.training.run import train_experiment

@@ -12,8 +12,8 @@ from taskpress.auxiliary.instance import mask_shares
 from taskpress.auxiliary.named import FITTING, build_auxiliary
 from taskpress.auxiliary.segmentation import class_shares
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.detections import Instances
+from taskpress.errors import ConfigError
 from taskpress.targets import UNCOUNTED, ClassScores, SemanticMap, Target, Task
 
 K, STRIDE = 4, 16

@@ -14,8 +14,8 @@ from typer.testing import CliRunner, Result
 
 from taskpress.cli.app import app
 from taskpress.cli.measuring import open_dataset
-from taskpress.coding.errors import ConfigError, DataError
 from taskpress.detections import Category
+from taskpress.errors import ConfigError, DataError
 from taskpress.recognition.classification import Classifier, View
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 import taskpress
 from taskpress.coding import bitstream
 from taskpress.coding.allocation import Allocator, AllocatorSettings
-from taskpress.coding.errors import BitstreamError, CodecError
 from taskpress.coding.gain import GainTable
 from taskpress.coding.images import to_tensor
 from taskpress.coding.level_map import split_section, write_levels
 from taskpress.coding.semantic_allocator import describe, draw
+from taskpress.errors import BitstreamError, CodecError
 
 from .conftest import decisive, with_allocator
 

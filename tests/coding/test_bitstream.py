@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskpress.coding import bitstream
-from taskpress.coding.errors import BitstreamError
 from taskpress.coding.grid import Grid
+from taskpress.errors import BitstreamError
 
 FINGERPRINT = "0123456789abcdef"
 

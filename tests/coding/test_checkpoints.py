@@ -13,8 +13,8 @@ import taskpress
 from taskpress.coding import checkpoints
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import CodecError
 from taskpress.coding.images import to_tensor
+from taskpress.errors import CodecError
 
 
 def test_save_and_load(codec: Codec, tmp_path: Path, picture) -> None:

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from taskpress.coding import bitstream
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import BitstreamError, CodecError
 from taskpress.coding.images import to_tensor
 from taskpress.datasets.scenes import Scenes
+from taskpress.errors import BitstreamError, CodecError
 
 
 def test_round_trip_of_every_architecture(codec: Codec, picture) -> None:

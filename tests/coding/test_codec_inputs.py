@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from taskpress.coding.errors import BitstreamError, ImageError
 from taskpress.coding.images import to_tensor
+from taskpress.errors import BitstreamError, ImageError
 
 
 def test_inputs_of_every_kind_agree(lively, picture, tmp_path: Path) -> None:

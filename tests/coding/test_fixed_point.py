@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import CodecError
 from taskpress.coding.fixed_point import (
     ACTIVATION,
     EXACT,
@@ -20,6 +19,7 @@ from taskpress.coding.fixed_point import (
     settle,
     to_fixed,
 )
+from taskpress.errors import CodecError
 
 SIDES = st.integers(1, 6)
 

@@ -25,9 +25,9 @@ import taskpress
 from taskpress.coding import bitstream
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import BitstreamError, CodecError
 from taskpress.coding.grid import Grid
 from taskpress.coding.level_map import split_section
+from taskpress.errors import BitstreamError, CodecError
 
 from .conftest import decisive, enlivened
 

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from taskpress.coding import images
-from taskpress.coding.errors import ImageError
 from taskpress.coding.images import (
     open_picture,
     read_image,
@@ -22,6 +21,7 @@ from taskpress.coding.images import (
     to_tensor,
     write_image,
 )
+from taskpress.errors import ImageError
 
 
 def test_rgb_comes_back(tmp_path: Path, picture) -> None:

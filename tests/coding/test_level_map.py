@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taskpress.coding.binary_coder import BinaryDecoder, BinaryEncoder, Odds
-from taskpress.coding.errors import BitstreamError
 from taskpress.coding.level_map import level_bits, read_levels, split_section, write_levels
+from taskpress.errors import BitstreamError
 
 
 @st.composite

@@ -20,7 +20,7 @@ import taskpress
 from taskpress.coding import context, fixed_point
 from taskpress.coding.codec import Codec
 from taskpress.coding.entropy_coding import EntropyCoder
-from taskpress.coding.errors import BitstreamError
+from taskpress.errors import BitstreamError
 
 ARCHITECTURES = ("cheng2020-anchor", "joint-autoregressive", "mean-scale-hyperprior")
 CHANNELS = 24

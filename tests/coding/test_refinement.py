@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from taskpress.coding import picture_coding
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import CodecError, ConfigError
 from taskpress.coding.refinement import Distortion, Refinement
+from taskpress.errors import CodecError, ConfigError
 
 from .conftest import decisive
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from taskpress.coding import tables
 from taskpress.coding.entropy_models import EntropyBottleneck
-from taskpress.coding.errors import BitstreamError
 from taskpress.coding.tables import TOTAL, gaussian_tables, level_scale, z_tables
+from taskpress.errors import BitstreamError
 
 
 def test_gaussian_tables_are_gaussians() -> None:

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from taskpress.coding import bitstream, picture_coding
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import BitstreamError, ConfigError
 from taskpress.coding.grid import Box, Grid
 from taskpress.coding.images import open_picture, to_array
 from taskpress.coding.parallel import in_parallel
+from taskpress.errors import BitstreamError, ConfigError
 
 HEIGHT, WIDTH, SIDE = 150, 260, 128
 LIMIT = Box(0, 0, WIDTH, HEIGHT)

@@ -8,9 +8,9 @@ import torch
 
 from taskpress.coding import bitstream, transforms
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.grid import Box
 from taskpress.coding.images import to_tensor
+from taskpress.errors import ConfigError
 
 
 def in_bfloat16(codec: Codec) -> Codec:

@@ -10,12 +10,12 @@ import pytest
 import torch
 from PIL import Image
 
-from taskpress.coding.errors import ConfigError, DataError
 from taskpress.datasets.classified import ClassifiedImages, labels_by_folder, read_labels
 from taskpress.datasets.dataset import Dataset
 from taskpress.datasets.label_maps import LabelMaps, _read_ids
 from taskpress.datasets.scenes import CATEGORIES, WITH_BACKGROUND, Scenes
 from taskpress.detections import Category, Detections, Instances
+from taskpress.errors import ConfigError, DataError
 from taskpress.evaluation.categories import BUILT_IN, class_names, map_categories
 from taskpress.targets import UNCOUNTED, ClassScores, SemanticMap, Task
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from taskpress.coding.errors import DataError, ImageError
 from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.folder import ImageFolder
+from taskpress.errors import DataError, ImageError
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from taskpress.cli.app import app
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError, DataError
 from taskpress.datasets.own import OwnPictures
 from taskpress.datasets.scenes import Scenes
+from taskpress.errors import ConfigError, DataError
 
 ZIPPED = Path(__file__).parents[2] / "docs" / "examples" / "zipped.py"
 

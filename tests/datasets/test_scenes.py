@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from taskpress.coding.errors import DataError
 from taskpress.datasets import scene_shapes
 from taskpress.datasets.dataset import Dataset
 from taskpress.datasets.scenes import CATEGORIES, Scenes
+from taskpress.errors import DataError
 from taskpress.evaluation.detection_metric import coco_metrics
 
 COUNT = 24

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 from taskpress.evaluation import anchors
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taskpress.coding.errors import DataError
 from taskpress.datasets.scenes import Scenes
+from taskpress.errors import DataError
 from taskpress.evaluation.anchors import anchor
 from taskpress.evaluation.bootstrap import Sampled, bd_rates, draws, interval, sample
-from taskpress.evaluation.compare import compare
+from taskpress.evaluation.comparison import compare
 from taskpress.evaluation.rate_accuracy import evaluate, make_reference
 from taskpress.evaluation.result import Result
 from taskpress.recognition.named import load_recognizer

@@ -9,8 +9,8 @@ from PIL import Image
 from taskpress.cli.evaluate import default_curve
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import CodecError, ConfigError, DataError, ImageError
 from taskpress.datasets.scenes import CATEGORIES
+from taskpress.errors import CodecError, ConfigError, DataError, ImageError
 
 from .conftest import ColourDetector, call, data_options
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taskpress.coding.errors import ConfigError, DataError
-from taskpress.evaluation.compare import compare, find_results
+from taskpress.errors import ConfigError, DataError
+from taskpress.evaluation.comparison import compare, find_results
 from taskpress.evaluation.curve_drawing import places
 from taskpress.evaluation.rd_figure import rd_figure, write_comparison
 from taskpress.evaluation.result import Result

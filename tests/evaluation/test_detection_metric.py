@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from taskpress.coding.errors import DataError
 from taskpress.detections import Category, Detections
+from taskpress.errors import DataError
 from taskpress.evaluation.detection_metric import METRICS, coco_metrics, teacher_ground_truth
 
 CATEGORIES = (Category(3, "cat"), Category(7, "dog"))

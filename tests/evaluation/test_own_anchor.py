@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 from taskpress.evaluation.own_anchor import own_anchors
 
 from .conftest import call, data_options

@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from taskpress.coding.errors import ConfigError, DataError, ImageError
+from taskpress.errors import ConfigError, DataError, ImageError
 from taskpress.evaluation.anchors import anchor
 from taskpress.evaluation.rate_accuracy import evaluate, make_reference
 from taskpress.evaluation.result import Result

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from taskpress.coding.errors import DataError
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.run_lengths import run_lengths
 from taskpress.detections import Category, Detections, Instances
+from taskpress.errors import DataError
 from taskpress.evaluation.class_scores import ClassTruth
-from taskpress.evaluation.compare import compare
+from taskpress.evaluation.comparison import compare
 from taskpress.evaluation.object_scores import InstanceTruth
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result

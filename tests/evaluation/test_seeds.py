@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError, DataError
+from taskpress.errors import ConfigError, DataError
 from taskpress.evaluation.bootstrap import Sampled, mean_curve
-from taskpress.evaluation.compare import Comparison, compare
+from taskpress.evaluation.comparison import Comparison, compare
 from taskpress.evaluation.rate_accuracy import trained_as
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result, TrainedAs

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError, DataError
+from taskpress.errors import ConfigError, DataError
 from taskpress.evaluation.allocation import allocate, area_in_boxes, share_in_boxes
 from taskpress.evaluation.rate_accuracy import make_reference
 from taskpress.evaluation.result import TrainedAs

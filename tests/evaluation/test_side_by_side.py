@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from taskpress.coding.errors import ConfigError, DataError
+from taskpress.errors import ConfigError, DataError
 from taskpress.evaluation.result import Result
 from taskpress.evaluation.side_by_side import side_by_side
 

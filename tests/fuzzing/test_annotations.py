@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from taskpress.coding.errors import TaskPressError
 from taskpress.datasets.classified import ClassifiedImages, read_labels
 from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.label_maps import LabelMaps
+from taskpress.errors import TaskPressError
 from taskpress.evaluation.categories import class_names, map_categories
 from taskpress.evaluation.detection_metric import coco_metrics
 

@@ -13,7 +13,7 @@ from safetensors.numpy import save
 
 import taskpress
 from taskpress.cli.evaluate import default_curve
-from taskpress.coding.errors import CodecError
+from taskpress.errors import CodecError
 
 from .mutations import SLOW_COUNT, attack
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from taskpress.coding.errors import ConfigError, DataError
+from taskpress.errors import ConfigError, DataError
 from taskpress.training.config import Preset
 from taskpress.training.data import open_sources
 from taskpress.training.presets import load_preset, shipped_presets

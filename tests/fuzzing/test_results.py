@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from taskpress.cli.compare import print_comparison
-from taskpress.coding.errors import DataError
-from taskpress.evaluation import compare as comparing
+from taskpress.errors import DataError
+from taskpress.evaluation import comparison as comparing
 from taskpress.evaluation.matching import Matches
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result

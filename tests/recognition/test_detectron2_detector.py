@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Bernoulli, Categorical, kl_divergence
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
+from taskpress.errors import RecognizerError
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.detectron2_backbone import Architecture
 from taskpress.recognition.detectron2_detector import Detectron2FasterRCNN

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from taskpress.coding.errors import RecognizerError
+from taskpress.errors import RecognizerError
 from taskpress.recognition.detectron2_pickle import read_detectron2_pickle
 
 

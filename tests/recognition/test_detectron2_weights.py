@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from taskpress.coding.errors import RecognizerError
+from taskpress.errors import RecognizerError
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.detectron2_backbone import Architecture
 from taskpress.recognition.detectron2_detector import load_detectron2

@@ -15,9 +15,9 @@ from torchvision.models.detection import (
     fasterrcnn_mobilenet_v3_large_320_fpn,
 )
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.datasets.scenes import CATEGORIES, Scenes
 from taskpress.detections import Category, Detections
+from taskpress.errors import RecognizerError
 from taskpress.evaluation.detection_metric import coco_metrics
 from taskpress.recognition.faster_rcnn import FasterRCNN, load_scenes_recognizer
 from taskpress.recognition.protocol import Recognizer, SoftRecognizer

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Detections
+from taskpress.errors import RecognizerError
 from taskpress.recognition.detector_settings import DetectorSettings, parse_settings
 from taskpress.recognition.frozen_detector import FrozenDetector
 from taskpress.recognition.named import load_recognizer

@@ -15,8 +15,8 @@ from PIL import Image, ImageFilter
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
+from taskpress.errors import RecognizerError
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.onnx_detector import OnnxDetector
 from taskpress.recognition.protocol import Recognizer, SoftHeadedRecognizer, SoftRecognizer, Task

@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from taskpress.coding.errors import RecognizerError
+from taskpress.errors import RecognizerError
 from taskpress.recognition.onnx_detector import OnnxDetector
 
 TinyYolox = Callable[..., Path]

@@ -10,10 +10,10 @@ from PIL import Image
 from torchvision.models.detection import ssdlite320_mobilenet_v3_large
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import RecognizerError
 from taskpress.coding.images import to_tensor
 from taskpress.datasets.folder import ImageFolder
 from taskpress.datasets.scenes import Scenes
+from taskpress.errors import RecognizerError
 from taskpress.evaluation.rate_accuracy import CodecCoder, evaluate
 from taskpress.recognition.named import load_recognizer
 from taskpress.training.config import Preset

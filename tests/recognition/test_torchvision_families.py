@@ -15,8 +15,8 @@ from torchvision.models.detection import (
     retinanet_resnet50_fpn,
 )
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
+from taskpress.errors import RecognizerError
 from taskpress.recognition import torchvision_models
 from taskpress.recognition.faster_rcnn import FasterRCNN
 from taskpress.recognition.mask_rcnn import MaskRCNN

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category
+from taskpress.errors import RecognizerError
 from taskpress.recognition.classification import Classifier, View, load_classifier
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer

@@ -11,10 +11,10 @@ from torch import nn
 
 from taskpress.coding.allocation import AllocatorSettings, Decision
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.estimate import Estimate
 from taskpress.coding.semantic_allocator import draw, neutral_logits
 from taskpress.detections import Detections
+from taskpress.errors import ConfigError
 from taskpress.recognition.named import load_recognizer
 from taskpress.training import run
 from taskpress.training.allocation import (

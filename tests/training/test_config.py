@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 from taskpress.training.config import expand
 from taskpress.training.presets import load_preset, shipped_presets
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydantic import ValidationError
 
-from taskpress.coding.errors import ConfigError, DataError
 from taskpress.detections import Detections
+from taskpress.errors import ConfigError, DataError
 from taskpress.training.augmentation import jittered
 from taskpress.training.config import DataConfig
 from taskpress.training.data import Batch, StepStream, open_sources

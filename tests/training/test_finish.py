@@ -14,13 +14,13 @@ from typer.testing import CliRunner
 from taskpress.cli.app import app
 from taskpress.coding.bitstream import unpack
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import BitstreamError, ConfigError, DataError
 from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.datasets.scenes import Scenes
-from taskpress.training import finish as module
+from taskpress.errors import BitstreamError, ConfigError, DataError
+from taskpress.training import finishing as module
 from taskpress.training.config import Preset, RunConfig
 from taskpress.training.data import Batch, StepStream, open_sources
-from taskpress.training.finish import FinishConfig, Part, finish
+from taskpress.training.finishing import FinishConfig, Part, finish
 from taskpress.training.run import settings_digest, train_experiment
 
 STEPS, FURTHER = 3, 4

@@ -14,9 +14,9 @@ from PIL import Image
 from torch.nn import functional as F
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import DataError
 from taskpress.coding.images import to_tensor
 from taskpress.datasets.scenes import Scenes
+from taskpress.errors import DataError
 from taskpress.recognition.named import load_recognizer
 from taskpress.training import run
 from taskpress.training.config import Preset

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.datasets.scenes import Scenes
+from taskpress.errors import ConfigError
 from taskpress.recognition.faster_rcnn import FasterRCNN
 from taskpress.training import run
 from taskpress.training.config import Preset, RunConfig

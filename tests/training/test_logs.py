@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from taskpress.cli.app import app
-from taskpress.coding.errors import ConfigError, DataError
+from taskpress.errors import ConfigError, DataError
 from taskpress.evaluation.gradients import Gradients, gradients_figure, windows
 from taskpress.training.config import Preset
 from taskpress.training.logs import gradients_of, read_log

@@ -11,9 +11,9 @@ from torch import Tensor
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.auxiliary.features import FeaturesBranch, relative_squared_error
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import RecognizerError
 from taskpress.coding.estimate import Estimate
 from taskpress.detections import Category, Detections
+from taskpress.errors import RecognizerError
 from taskpress.recognition.protocol import Task
 from taskpress.training.config import ObjectiveConfig
 from taskpress.training.data import Batch

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from taskpress.coding.errors import ConfigError, RecognizerError
+from taskpress.errors import ConfigError, RecognizerError
 from taskpress.recognition import faster_rcnn
 from taskpress.recognition.named import load_recognizer
 from taskpress.training import recognizer as training

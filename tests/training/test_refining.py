@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from taskpress.cli.app import app
 from taskpress.cli.refining import refinements
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.images import to_tensor
 from taskpress.datasets.scenes import Scenes
+from taskpress.errors import ConfigError
 from taskpress.evaluation.result import Result
 from taskpress.recognition import named
 from taskpress.recognition.named import load_recognizer

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from taskpress.auxiliary.detection import DetectionBranch
 from taskpress.cli.app import app
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError, DataError
+from taskpress.errors import ConfigError, DataError
 from taskpress.training.config import Preset
 from taskpress.training.expected_gradients import signals
 from taskpress.training.restore import restore

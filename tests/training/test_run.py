@@ -15,8 +15,8 @@ import yaml
 from safetensors import safe_open
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.estimate import Estimate
+from taskpress.errors import ConfigError
 from taskpress.recognition.named import load_recognizer
 from taskpress.training import run
 from taskpress.training.config import RunConfig

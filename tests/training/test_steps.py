@@ -13,7 +13,7 @@ import torch
 import yaml
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 from taskpress.training import run
 from taskpress.training.module import CodecTraining
 

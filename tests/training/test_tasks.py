@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from taskpress.auxiliary.named import FITTING, build_auxiliary
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.images import to_tensor
 from taskpress.datasets.scenes import Scenes
 from taskpress.detections import Category, Crop
+from taskpress.errors import ConfigError
 from taskpress.recognition.classification import Classifier, View
 from taskpress.recognition.frozen_model import FrozenModel
 from taskpress.recognition.protocol import Recognizer

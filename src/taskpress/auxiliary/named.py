@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 
 from taskpress.auxiliary.branch import AuxiliaryBranch, Heads, Learns
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 from taskpress.own_code import is_own
 from taskpress.targets import Task
 

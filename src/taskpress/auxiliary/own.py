@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Sequence
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 from taskpress.own_code import OwnCode, run_own
 
 

@@ -20,8 +20,8 @@ from taskpress.cli.measuring import (
     open_recognizer,
     write_with_figure,
 )
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write, codec_name
+from taskpress.errors import ConfigError
 
 if TYPE_CHECKING:
     from taskpress.evaluation.shares import Shares

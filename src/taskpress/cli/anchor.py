@@ -23,7 +23,7 @@ from taskpress.cli.measuring import (
     open_recognizer,
 )
 from taskpress.cli.outcomes import Force, Skip
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 
 
 def anchor(

@@ -25,7 +25,7 @@ from taskpress.cli.info import info
 from taskpress.cli.table import table
 from taskpress.cli.train import train
 from taskpress.cli.train_recognizer import train_recognizer
-from taskpress.coding.errors import ConfigError, TaskPressError
+from taskpress.errors import ConfigError, TaskPressError
 from taskpress.version import __version__
 
 app = typer.Typer(

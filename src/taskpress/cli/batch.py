@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from taskpress.coding.errors import ConfigError, TaskPressError
+from taskpress.errors import ConfigError, TaskPressError
 
 Row = dict[str, object]
 

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from taskpress.coding.bitstream import MAGIC, unpack
 from taskpress.coding.checkpoints import shipped_names
 from taskpress.coding.codec import Codec, Region
-from taskpress.coding.errors import BitstreamError, ConfigError, ImageError, TaskPressError
 from taskpress.coding.files import files_below
 from taskpress.coding.grid import Box
 from taskpress.coding.images import size_of
 from taskpress.coding.picture_coding import cut
 from taskpress.coding.transforms import check_precision
+from taskpress.errors import BitstreamError, ConfigError, ImageError, TaskPressError
 
 
 def find_bitstreams(paths: Sequence[Path]) -> list[tuple[Path, Path]]:

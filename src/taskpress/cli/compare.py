@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskpress.cli.measuring import AsJson, figure
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from taskpress.evaluation.bd_rate import BdRate
     from taskpress.evaluation.bootstrap import Interval
-    from taskpress.evaluation.compare import Comparison
+    from taskpress.evaluation.comparison import Comparison
     from taskpress.evaluation.result import Result
     from taskpress.evaluation.seeds import Spread
 
@@ -59,7 +59,7 @@ def compare(
 
     Example: taskpress compare run-seed1/results run-seed2/results -o comparison
     """
-    from taskpress.evaluation import compare as comparing
+    from taskpress.evaluation import comparison as comparing
     from taskpress.evaluation.rd_figure import write_comparison
     from taskpress.evaluation.result import Result
 

@@ -10,7 +10,7 @@ import typer
 from taskpress.cli.batch import Jobs, Row, run_all, targets
 from taskpress.cli.measuring import AsJson, Device, Precision, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 
 
 def decode(

@@ -26,7 +26,7 @@ from taskpress.cli.measuring import (
     told_apart,
 )
 from taskpress.cli.outcomes import Force, Skip
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 
 if TYPE_CHECKING:
     from taskpress.auxiliary.detection import DetectionBranch

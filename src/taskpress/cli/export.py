@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import codec_name
+from taskpress.errors import ConfigError
 
 
 def export(
@@ -37,7 +37,7 @@ def export(
     """
     from taskpress.coding.codec import Codec
     from taskpress.coding.files import atomic_write
-    from taskpress.evaluation.compare import find_results
+    from taskpress.evaluation.comparison import find_results
     from taskpress.evaluation.result import Result
 
     if name is not None and len(codecs) > 1:

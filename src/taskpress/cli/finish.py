@@ -52,8 +52,8 @@ def finish(
     import torch
     from pydantic import ValidationError
 
-    from taskpress.coding.errors import ConfigError
-    from taskpress.training.finish import DEFAULTS, FinishConfig, finish
+    from taskpress.errors import ConfigError
+    from taskpress.training.finishing import DEFAULTS, FinishConfig, finish
     from taskpress.training.section import explain
 
     if threads is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskpress.cli.measuring import AsJson, Device, checked_device, write_with_figure
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 
 if TYPE_CHECKING:
     from taskpress.evaluation.gradient_signal import GradientSignals

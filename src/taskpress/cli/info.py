@@ -47,7 +47,7 @@ def info(
 def _bitstream(path: Path, codecs: Sequence[str]) -> dict[str, object]:
     from taskpress.cli.bitstreams import CodecFinder, read_bitstream
     from taskpress.coding.bitstream import read_header
-    from taskpress.coding.errors import BitstreamError
+    from taskpress.errors import BitstreamError
 
     data = read_bitstream(path)
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from taskpress.cli.outcomes import Source, to_do
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 from taskpress.own_code import is_own
 
 if TYPE_CHECKING:

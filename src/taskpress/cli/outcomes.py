@@ -9,7 +9,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
 Skip = Annotated[bool, typer.Option("--skip", help="Leave out files whose outcome is there already.")]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 
 if TYPE_CHECKING:
     from taskpress.coding.codec import Codec

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 
 
 def table(
@@ -33,7 +33,7 @@ def table(
     and then taskpress table run/results run/other-eyes -o transfer.md
     """
     from taskpress.coding.files import atomic_write
-    from taskpress.evaluation.compare import find_results
+    from taskpress.evaluation.comparison import find_results
     from taskpress.evaluation.result import Result
     from taskpress.evaluation.side_by_side import side_by_side
 

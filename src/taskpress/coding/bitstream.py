@@ -39,8 +39,8 @@ from typing import NamedTuple
 
 import google_crc32c
 
-from taskpress.coding.errors import BitstreamError
 from taskpress.coding.grid import MAX_TILE_UNITS, UNIT, Grid
+from taskpress.errors import BitstreamError
 
 MAGIC = b"TPC"
 WHOLE = 2

@@ -16,11 +16,11 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from taskpress.coding.allocation import Allocator, AllocatorSettings
-from taskpress.coding.errors import CodecError
 from taskpress.coding.files import atomic_write
 from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.models import ARCHITECTURES, SQUARE_ARCHITECTURES
 from taskpress.coding.named_allocators import build_allocator
+from taskpress.errors import CodecError
 
 FORMAT = "taskpress-codec"
 FORMAT_VERSION = "1"

@@ -24,7 +24,6 @@ from taskpress.coding.checkpoints import (
 from taskpress.coding.cost import Cost, allocator_cost, model_cost
 from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import add_noise, at_least_float32
-from taskpress.coding.errors import CodecError
 from taskpress.coding.estimate import Estimate, estimated
 from taskpress.coding.fingerprint import checksum, fingerprint
 from taskpress.coding.hyperprior import HyperpriorModel, Output, Quantization
@@ -33,6 +32,7 @@ from taskpress.coding.named_allocators import build_allocator
 from taskpress.coding.picture_coding import PictureCoder
 from taskpress.coding.refinement import Refinement
 from taskpress.coding.transforms import build_transforms, check_precision
+from taskpress.errors import CodecError, ConfigError
 
 COMPILED = "_orig_mod."
 # left, top, right, bottom in pixels
@@ -200,7 +200,7 @@ class Codec(nn.Module):
         bytes may hold 2^28 equal pixels, so bytes from strangers want such a limit.
         """
         if as_ not in ("pil", "numpy", "tensor"):
-            raise ValueError(f'as_ is "pil", "numpy" or "tensor", not {as_!r}')
+            raise ConfigError(f'as_ is "pil", "numpy" or "tensor", not {as_!r}')
         if max_pixels is not None:
             check_pixels(data, max_pixels)
         if as_ == "tensor":

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from taskpress.coding import tables
 from taskpress.coding.context import ContextModel, wavefront
-from taskpress.coding.errors import BitstreamError, CodecError
 from taskpress.coding.fixed_point import ACTIVATION, LATENT, HyperSynthesis, to_fixed
 from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.tables import SYMBOL_LIMIT
+from taskpress.errors import BitstreamError, CodecError
 
 # Part of every codec's fingerprint: to be changed with anything that changes what a payload means.
 CODING = "fixed point 2"

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from taskpress.coding.errors import CodecError
+from taskpress.errors import CodecError
 
 
 class Format(NamedTuple):

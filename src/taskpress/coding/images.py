@@ -16,9 +16,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from taskpress.coding.bitstream import MAX_PIXELS, MAX_SIDE
-from taskpress.coding.errors import ImageError
 from taskpress.coding.files import atomic_file
 from taskpress.coding.grid import UNIT, Box
+from taskpress.errors import ImageError
 
 SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
 CONVERTED_MODES = ("RGB", "L", "1", "P", "PA", "RGBA", "LA", "RGBX", "RGBa", "La")

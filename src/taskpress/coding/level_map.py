@@ -21,7 +21,7 @@ from collections.abc import Callable
 import numpy as np
 
 from taskpress.coding.binary_coder import BinaryDecoder, BinaryEncoder, Odds
-from taskpress.coding.errors import BitstreamError
+from taskpress.errors import BitstreamError
 
 WORD = 4
 LENGTH_BYTES = 5

@@ -1,9 +1,9 @@
 """Allocators by the names used in settings and files."""
 
 from taskpress.coding.allocation import Allocator, AllocatorSettings
-from taskpress.coding.errors import CodecError
 from taskpress.coding.roi_allocator import RoiAllocator
 from taskpress.coding.semantic_allocator import SemanticAllocator
+from taskpress.errors import CodecError
 
 
 def build_allocator(settings: AllocatorSettings, latent_channels: int, origin: str) -> Allocator:

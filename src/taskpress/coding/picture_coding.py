@@ -22,7 +22,6 @@ from taskpress.coding import bitstream
 from taskpress.coding.allocation import Allocator, Decision
 from taskpress.coding.bitstream import Header
 from taskpress.coding.entropy_coding import EntropyCoder
-from taskpress.coding.errors import BitstreamError, ConfigError
 from taskpress.coding.grid import CELL, MAX_TILE_UNITS, UNIT, Box, Grid
 from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.images import Picture, to_array
@@ -32,6 +31,7 @@ from taskpress.coding.parallel import in_parallel
 from taskpress.coding.refinement import Refinement, refine
 from taskpress.coding.strips import analyze, needed, synthesize
 from taskpress.coding.transforms import Transforms
+from taskpress.errors import BitstreamError, ConfigError
 
 UNTILED_PIXELS = 2**23
 """The largest picture that is not cut unasked: 3840×2160 and less."""

@@ -20,9 +20,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from taskpress.coding.errors import CodecError
 from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.transforms import Transforms
+from taskpress.errors import CodecError
 
 Distortion = Callable[[Tensor], Tensor]
 """Of a decoded picture [1, 3, H, W] in [0, 1], a scalar; differentiable."""

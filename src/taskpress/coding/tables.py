@@ -15,7 +15,7 @@ import numpy as np
 
 from taskpress.coding import exact_math
 from taskpress.coding.entropy_models import EntropyBottleneck
-from taskpress.coding.errors import BitstreamError, CodecError
+from taskpress.errors import BitstreamError, CodecError
 
 PRECISION = 24
 TOTAL = 1 << PRECISION

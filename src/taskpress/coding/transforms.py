@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from taskpress.coding.entropy_models import at_least_float32
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.streams import in_strips
+from taskpress.errors import ConfigError
 
 PRECISIONS = ("float32", "bfloat16", "auto")
 

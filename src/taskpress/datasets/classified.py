@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from taskpress.coding.errors import DataError
 from taskpress.coding.images import read_image
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.folder import find_pictures, holds
 from taskpress.detections import Category
+from taskpress.errors import DataError
 from taskpress.targets import ClassScores
 
 

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 
 import torch
 
-from taskpress.coding.errors import DataError
 from taskpress.coding.images import read_image
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.folder import holds
 from taskpress.detections import Category, Detections
+from taskpress.errors import DataError
 
 # Of ids and coordinates: beyond it no picture is, and the metric's own arithmetic ends.
 FARTHEST = 2**31

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from taskpress.coding.errors import DataError
 from taskpress.coding.files import files_below
 from taskpress.coding.images import read_image
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category
+from taskpress.errors import DataError
 
 PICTURE_SUFFIXES = frozenset(
     {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".jp2", ".bmp", ".tif", ".tiff", ".ppm"}

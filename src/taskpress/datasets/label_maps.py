@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from taskpress.coding.errors import DataError
 from taskpress.coding.images import DAMAGE, read_image
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.folder import find_pictures
 from taskpress.detections import Category
+from taskpress.errors import DataError
 from taskpress.targets import UNCOUNTED, SemanticMap
 
 MOST_IDS = 2**16

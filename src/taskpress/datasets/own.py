@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpress.coding.errors import DataError
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category
+from taskpress.errors import DataError
 from taskpress.own_code import run_own
 
 

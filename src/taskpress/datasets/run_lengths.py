@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from taskpress.coding.errors import DataError
+from taskpress.errors import DataError
 
 RunLengths = dict[str, Any]
 """One mask: {"size": [H, W], "counts": str}."""

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taskpress.coding.errors import DataError
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.run_lengths import run_lengths
 from taskpress.datasets.scene_painting import Scene, paint
 from taskpress.datasets.scene_shapes import CLASSES
 from taskpress.detections import Category, Detections, Instances
+from taskpress.errors import DataError
 from taskpress.targets import SemanticMap, Task
 
 CATEGORIES = tuple(Category(number, name) for number, name in enumerate(CLASSES, start=1))

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 
 SETTINGS: dict[str, dict[str, Any]] = {
     # Tables fitted to the picture and progressive scans: a few percent smaller at the same pixels. 4:4:4

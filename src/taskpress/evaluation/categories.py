@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from taskpress.coding.errors import ConfigError, DataError
 from taskpress.detections import Category
+from taskpress.errors import ConfigError, DataError
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 
 COCO_STUFF = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from taskpress.coding.errors import DataError
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category, Detections
+from taskpress.errors import DataError
 from taskpress.evaluation.matching import Matches
 from taskpress.evaluation.same_categories import match_categories
 from taskpress.targets import ClassScores

@@ -18,15 +18,15 @@ from rich.progress import Progress
 
 from taskpress.coding.checkpoints import shipped_names
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import CodecError
 from taskpress.coding.files import atomic_write
 from taskpress.coding.images import to_tensor
 from taskpress.coding.threads import cores, single_thread
 from taskpress.datasets.scenes import Scenes
+from taskpress.errors import CodecError
 from taskpress.evaluation.allocation import allocate
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
 from taskpress.evaluation.anchors import anchor
-from taskpress.evaluation.compare import Comparison, compare
+from taskpress.evaluation.comparison import Comparison, compare
 from taskpress.evaluation.detections_figure import Found, detections_figure
 from taskpress.evaluation.rate_accuracy import CodecCoder, Coder, Reference, evaluate, make_reference
 from taskpress.evaluation.rd_figure import write_comparison

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from taskpress.coding.errors import DataError
 from taskpress.datasets.run_lengths import RunLengths
 from taskpress.detections import Category, Detections
+from taskpress.errors import DataError
 
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 

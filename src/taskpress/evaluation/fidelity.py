@@ -44,7 +44,7 @@ def ms_ssim(original: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float | 
         return None
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure
 
-    first, second = (torch.from_numpy(image).permute(2, 0, 1)[None].float() for image in (original, decoded))
+    first, second = (torch.tensor(image).permute(2, 0, 1)[None].float() for image in (original, decoded))
     return float(multiscale_structural_similarity_index_measure(second, first, data_range=255.0))
 
 

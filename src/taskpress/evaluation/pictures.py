@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from taskpress.coding.errors import DataError
 from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset, Sample
+from taskpress.errors import DataError
 from taskpress.progress import tracked
 from taskpress.recognition.device import device_of
 from taskpress.recognition.protocol import Recognizer

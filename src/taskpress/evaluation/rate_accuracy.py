@@ -17,10 +17,10 @@ from typing import Any, Protocol
 from pydantic import ValidationError
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError, DataError
 from taskpress.coding.refinement import Refinement
 from taskpress.datasets.dataset import Dataset
 from taskpress.detections import Detections
+from taskpress.errors import ConfigError, DataError
 from taskpress.evaluation.encoder_size import MapUse, encoder_size, use_map
 from taskpress.evaluation.fidelity import ms_ssim, psnr, summarize
 from taskpress.evaluation.own_anchor import OwnAnchor

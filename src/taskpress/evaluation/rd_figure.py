@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taskpress.coding.files import atomic_write
-from taskpress.evaluation.compare import Comparison
+from taskpress.evaluation.comparison import Comparison
 from taskpress.evaluation.curve_drawing import draw_curve, places, rate_axis, verbatim
 from taskpress.evaluation.metrics import Metric
 from taskpress.evaluation.result import Result
@@ -23,8 +23,9 @@ FAR = 0.5
 would press them flat, and is written instead."""
 
 
-def write_comparison(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
+def write_comparison(comparison: Comparison, folder: str | Path) -> tuple[Path, Path]:
     """Writes `comparison.json` and `rd.png` into a folder, whole or not at all; returns their paths."""
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     json_path, png_path = folder / "comparison.json", folder / "rd.png"
     picture = rd_figure(comparison)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from jinja2 import Environment, PackageLoader, select_autoescape
 
-from taskpress.evaluation.compare import Comparison
+from taskpress.evaluation.comparison import Comparison
 from taskpress.evaluation.shares import Share
 
 

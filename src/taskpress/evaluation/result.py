@@ -16,8 +16,8 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
-from taskpress.coding.errors import DataError
 from taskpress.coding.files import atomic_write
+from taskpress.errors import DataError
 from taskpress.evaluation.encoder_size import EncoderSize
 from taskpress.evaluation.fidelity import Fidelity
 from taskpress.evaluation.matching import Matches
@@ -183,8 +183,9 @@ class Result(Stored):
         """The result as JSON-able values, without the list of pictures."""
         return self.model_dump(mode="json", by_alias=True, exclude={"pictures"})
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Writes the JSON at once or not at all; a picture a line keeps it short and easy to compare."""
+        path = Path(path)
         head = json.dumps(self.summary(), indent=1).removesuffix("\n}")
         pictures = ",\n  ".join(picture.model_dump_json() for picture in self.pictures)
         if self._matches:
@@ -201,8 +202,9 @@ class Result(Stored):
         atomic_write(path, f'{head},\n "pictures": [\n  {pictures}\n ]\n}}\n'.encode())
 
     @classmethod
-    def read(cls, path: Path) -> Result:
+    def read(cls, path: str | Path) -> Result:
         """Raises DataError naming the file and the first field that does not fit."""
+        path = Path(path)
         try:
             result = cls.model_validate_json(path.read_bytes())
         except OSError as error:

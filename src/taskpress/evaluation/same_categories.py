@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from taskpress.coding.errors import DataError
 from taskpress.detections import Category
+from taskpress.errors import DataError
 
 BACKGROUND = "background"
 SYNONYMS = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
-from taskpress.coding.errors import DataError
+from taskpress.errors import DataError
 from taskpress.evaluation.result import RefinedAs, TrainedAs
 
 

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from taskpress.coding.errors import DataError
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category, Detections
+from taskpress.errors import DataError
 from taskpress.evaluation.matching import Matches
 from taskpress.evaluation.same_categories import match_categories
 from taskpress.targets import UNCOUNTED, SemanticMap

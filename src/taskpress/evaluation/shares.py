@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import DataError
 from taskpress.datasets.dataset import Dataset
+from taskpress.errors import DataError
 from taskpress.evaluation.allocation import dataset_share
 from taskpress.evaluation.curve_drawing import draw_curve, places, rate_axis, verbatim
 from taskpress.evaluation.rate_accuracy import Reference, trained_as

@@ -7,8 +7,8 @@ import io
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from taskpress.coding.errors import DataError
-from taskpress.evaluation.compare import must_match
+from taskpress.errors import DataError
+from taskpress.evaluation.comparison import must_match
 from taskpress.evaluation.fidelity import Fidelity
 from taskpress.evaluation.metrics import COMPARED
 from taskpress.evaluation.result import Result

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from taskpress.coding.errors import ConfigError, DataError
 from taskpress.coding.files import atomic_write
+from taskpress.errors import ConfigError, DataError
 
 
 class Stored(BaseModel):

@@ -13,8 +13,8 @@ import torchvision
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category
+from taskpress.errors import RecognizerError
 from taskpress.recognition.frozen_model import (
     RANDOM,
     FrozenModel,

@@ -6,7 +6,7 @@ import difflib
 import re
 from dataclasses import dataclass, fields
 
-from taskpress.coding.errors import RecognizerError
+from taskpress.errors import RecognizerError
 
 SETTINGS = re.compile(r"\?(\w+=[^,?/]*(?:,\w+=[^,?/]*)*)$")
 

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
+from taskpress.errors import RecognizerError
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.detector_settings import DetectorSettings
 from taskpress.recognition.detectron2_boxes import RULES

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from taskpress.coding.errors import RecognizerError
+from taskpress.errors import RecognizerError
 
 ELEMENTS = frozenset({"b1", "u1", "i1", "i2", "i4", "i8", "f2", "f4", "f8"})
 ORDERS = frozenset("<>=|")

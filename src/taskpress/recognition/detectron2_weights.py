@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from taskpress.coding.errors import RecognizerError
+from taskpress.errors import RecognizerError
 from taskpress.recognition.detectron2_backbone import Architecture, Bottleneck
 from taskpress.recognition.detectron2_boxes import ANCHOR_SIDES, cell_anchors
 from taskpress.recognition.detectron2_rcnn import BoxPredictor, Detectron2RCNN, ProposalHead

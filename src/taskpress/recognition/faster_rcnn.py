@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
+from taskpress.errors import RecognizerError
 from taskpress.recognition.divergence import TwoStageOutputs, two_stage_divergence
 from taskpress.recognition.frozen_detector import PSEUDO_LABEL_THRESHOLD
 from taskpress.recognition.torchvision_detector import TorchvisionDetector

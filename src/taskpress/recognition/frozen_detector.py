@@ -10,8 +10,8 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category, Detections
+from taskpress.errors import RecognizerError
 from taskpress.recognition.device import full_precision
 from taskpress.recognition.protocol import Task
 

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import WeightsEnum, get_model, get_model_weights
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category
+from taskpress.errors import RecognizerError
 from taskpress.recognition.frozen_detector import fingerprint
 from taskpress.recognition.protocol import freeze
 from taskpress.recognition.weight_files import published_as, read_weights, rows

@@ -7,7 +7,7 @@ import inspect
 
 from torch import nn
 
-from taskpress.coding.errors import RecognizerError
+from taskpress.errors import RecognizerError
 from taskpress.own_code import run_own
 from taskpress.recognition.protocol import Recognizer, freeze
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from taskpress.coding.errors import RecognizerError
+from taskpress.errors import RecognizerError
 from taskpress.recognition.frozen_model import FrozenModel, load_torchvision, stacked
 from taskpress.recognition.protocol import Task
 from taskpress.targets import UNCOUNTED, SemanticMap

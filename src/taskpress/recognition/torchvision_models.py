@@ -13,8 +13,8 @@ from torchvision.models import WeightsEnum, detection, get_model_weights
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
-from taskpress.coding.errors import RecognizerError
 from taskpress.detections import Category
+from taskpress.errors import RecognizerError
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.detector_settings import DetectorSettings
 from taskpress.recognition.faster_rcnn import FasterRCNN

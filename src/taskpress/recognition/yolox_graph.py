@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, fx, nn
 
-from taskpress.coding.errors import RecognizerError
+from taskpress.errors import RecognizerError
 from taskpress.recognition.protocol import freeze
 
 if TYPE_CHECKING:

@@ -19,10 +19,10 @@ from taskpress.auxiliary.assignment import assign_cells
 from taskpress.auxiliary.foreground import coverage
 from taskpress.coding.allocation import AllocatorSettings, Decision
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.estimate import Estimate
 from taskpress.coding.grid import CELL
 from taskpress.detections import Detections
+from taskpress.errors import ConfigError
 from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import Target
 from taskpress.training.config import RunConfig

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from taskpress.auxiliary.branch import Lesson
 from taskpress.auxiliary.named import check_auxiliary, learns
-from taskpress.coding.errors import ConfigError, RecognizerError, TaskPressError
 from taskpress.coding.grid import CELL
+from taskpress.errors import ConfigError, RecognizerError, TaskPressError
 from taskpress.own_code import is_own
 from taskpress.recognition.device import device_of
 from taskpress.recognition.protocol import Recognizer

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 from taskpress.training.fields import BranchName, Factors, Name, Rates
 from taskpress.training.section import Section, explain
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from taskpress.auxiliary.own import own_branch
-from taskpress.coding.errors import ConfigError
 from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.folder import ImageFolder
 from taskpress.datasets.own import OwnPictures
+from taskpress.errors import ConfigError
 from taskpress.own_code import is_own
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import RunConfig, expand

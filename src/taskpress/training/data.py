@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.dataset import Dataset
@@ -24,6 +23,7 @@ from taskpress.datasets.folder import ImageFolder
 from taskpress.datasets.own import OwnPictures
 from taskpress.datasets.scenes import Scenes, Split
 from taskpress.detections import Crop
+from taskpress.errors import ConfigError
 from taskpress.own_code import is_own
 from taskpress.progress import tracked
 from taskpress.targets import Target

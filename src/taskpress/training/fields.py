@@ -8,7 +8,7 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field, PositiveFloat
 
 from taskpress.auxiliary.named import check_auxiliary
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 
 
 def _file_name(name: str) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from taskpress.coding.errors import DataError
+from taskpress.errors import DataError
 from taskpress.evaluation.gradients import Gradients, Pull, windows
 from taskpress.training.config import START, RunConfig
 from taskpress.training.settings import read_settings

@@ -12,8 +12,8 @@ from torch import Tensor
 from taskpress.auxiliary.branch import AuxiliaryBranch, Heads, Lesson
 from taskpress.auxiliary.named import build_auxiliary, learns
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError, TrainingError
 from taskpress.coding.estimate import Estimate
+from taskpress.errors import ConfigError, TrainingError
 from taskpress.recognition.device import device_of, full_precision
 from taskpress.recognition.protocol import HeadedRecognizer, Recognizer, SoftHeadedRecognizer
 from taskpress.training.allocation import allocator_terms, rewards

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from taskpress.auxiliary.branch import AuxiliaryBranch, Lesson
 from taskpress.auxiliary.features import relative_squared_error
-from taskpress.coding.errors import RecognizerError
 from taskpress.coding.estimate import Estimate
+from taskpress.errors import RecognizerError
 from taskpress.recognition.device import full_precision, move
 from taskpress.recognition.protocol import CropRecognizer, Recognizer, SoftRecognizer
 from taskpress.targets import Target

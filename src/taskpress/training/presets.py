@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 from taskpress.training.config import Preset
 from taskpress.training.section import explain, nearest
 from taskpress.training.yaml_text import parse_yaml

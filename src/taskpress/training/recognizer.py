@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from torchvision.models.detection import FasterRCNN as TorchvisionFasterRCNN
 
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.scenes import CATEGORIES, Scenes
 from taskpress.detections import Detections
+from taskpress.errors import ConfigError
 from taskpress.evaluation.detection_metric import coco_metrics
 from taskpress.progress import tracked
 from taskpress.recognition.faster_rcnn import SCENES_WEIGHTS, FasterRCNN

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.estimate import Estimate
 from taskpress.coding.refinement import Distortion, Refinement
+from taskpress.errors import ConfigError
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import expand

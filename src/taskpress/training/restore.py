@@ -11,7 +11,7 @@ import torch
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.coding.checkpoints import infer_architecture
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import CodecError, ConfigError, DataError
+from taskpress.errors import CodecError, ConfigError, DataError
 from taskpress.recognition.device import move
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer

@@ -17,8 +17,8 @@ import torch
 import yaml
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
 from taskpress.coding.files import atomic_write
+from taskpress.errors import ConfigError
 from taskpress.own_code import is_own
 from taskpress.recognition.named import load_recognizer
 from taskpress.training.allocation import give_allocator
@@ -48,7 +48,11 @@ def codec_path(folder: Path, config: RunConfig) -> Path:
 
 
 def train_experiment(
-    preset: Preset, folder: Path, only: Sequence[str] = (), limit_steps: int | None = None, command: str = ""
+    preset: Preset,
+    folder: str | Path,
+    only: Sequence[str] = (),
+    limit_steps: int | None = None,
+    command: str = "",
 ) -> list[Path]:
     """Trains the starts, then every arm at every rate from its own; finished trainings are not repeated.
 
@@ -61,7 +65,7 @@ def train_experiment(
     Returns the codecs' files. Raises ConfigError when a training in the folder began with other settings or
     from another codec, and what opening recognizer, pictures and initial codec raises, before it writes.
     """
-    codecs = []
+    folder, codecs = Path(folder), []
     chosen = _choose(preset.runs(), only)
     known = {
         spec: load_recognizer(expand(spec)) for spec in dict.fromkeys(chain(*map(recognizers_of, chosen)))

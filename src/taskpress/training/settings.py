@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 from taskpress.training.config import RunConfig
 from taskpress.training.yaml_text import parse_yaml
 

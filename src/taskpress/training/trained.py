@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pydantic import ValidationError
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import RunConfig
 from taskpress.training.objective import Objective, Weighted

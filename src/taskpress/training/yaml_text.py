@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from taskpress.coding.errors import ConfigError
+from taskpress.errors import ConfigError
 
 MOST_CHARACTERS = 2**20
 DEEPEST = 20

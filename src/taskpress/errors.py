@@ -13,7 +13,8 @@ class ImageError(TaskPressError):
 
 
 class CodecError(TaskPressError):
-    """A file that holds no codec, or a codec of an unknown architecture."""
+    """A codec that cannot be read, built, saved or used: no codec file, an unknown architecture, weights that
+    are not finite."""
 
 
 class BitstreamError(TaskPressError):
@@ -28,8 +29,8 @@ class RecognizerError(TaskPressError):
     """A recognizer that cannot be named, loaded or used for what is asked."""
 
 
-class ConfigError(TaskPressError):
-    """A preset or a setting that does not exist or does not fit."""
+class ConfigError(TaskPressError, ValueError):
+    """An argument, an option or a setting of a preset that does not exist or does not fit."""
 
 
 class TrainingError(TaskPressError):

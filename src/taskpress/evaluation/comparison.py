@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from taskpress.coding.errors import ConfigError, DataError
+from taskpress.errors import ConfigError, DataError
 from taskpress.evaluation.bd_rate import BdRate, Curve, bd_rate
 from taskpress.evaluation.bootstrap import Interval, bd_rates, draws, interval, mean_curve, sample
 from taskpress.evaluation.encoder_size import EncoderSize, mean_size

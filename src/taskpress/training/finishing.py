@@ -24,9 +24,9 @@ from pydantic import Field
 from torch import Tensor
 
 from taskpress.coding.codec import Codec
-from taskpress.coding.errors import ConfigError, TrainingError
 from taskpress.coding.estimate import Estimate
 from taskpress.coding.files import atomic_write, codec_name
+from taskpress.errors import ConfigError, TrainingError
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import OptimizerConfig, RunConfig, expand
@@ -145,7 +145,7 @@ class SynthesisTraining(PartTraining):
 
 def finish(
     names: Sequence[str],
-    folder: Path,
+    folder: str | Path,
     settings: FinishConfig,
     command: str = "",
     sources: Sequence[str] = (),
@@ -164,6 +164,7 @@ def finish(
     Yields each file when it is there. Raises ConfigError, before anything is trained, for a codec whose card
     holds no training, whose part is finished already, or whose place in the folder another has.
     """
+    folder = Path(folder)
     if recognizer is not None and settings.part == "entropy":
         raise ConfigError("--recognizer: the entropy model learns by the rate alone, and asks none")
     other: dict[str, Any] = {"sources": list(sources)} if sources else {}
