@@ -14,8 +14,10 @@ from typer.testing import CliRunner, Result
 
 from taskpress.cli.app import app
 from taskpress.cli.measuring import open_dataset
+from taskpress.datasets.scenes import Scenes
 from taskpress.detections import Category
 from taskpress.errors import ConfigError, DataError
+from taskpress.evaluation.scoring import open_truth
 from taskpress.recognition.classification import Classifier, View
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
@@ -114,6 +116,24 @@ def test_scenes_that_a_recognizer_does_not_know_are_mere_pictures(world: Path) -
     )  # fmt: skip
     written = json.loads((world / "results" / "webp-q90.json").read_text())
     assert written["scores"]["miou"] is None and written["scores"]["teacher_miou"] > 0
+
+
+def test_scenes_are_numbered_as_the_recognizer_numbers_shapes() -> None:
+    detector = load_recognizer("scenes")
+    ids = [3 * place + 40 for place in range(len(detector.categories))]
+    detector.categories = tuple(Category(i, c.name) for i, c in zip(ids, detector.categories, strict=True))
+    scenes = open_dataset("scenes", None, None, 2, detector)
+    usual = Scenes("test", 2).coco_ground_truth()
+    truth = scenes.coco_ground_truth()
+    assert truth is not None and usual is not None
+    assert [c["id"] for c in truth["categories"]] == ids
+    assert [a["category_id"] for a in truth["annotations"]] == [
+        3 * (a["category_id"] - 1) + 40 for a in usual["annotations"]
+    ]
+    assert open_truth(scenes, detector).judge().scores()["ap"] != 0  # ids and names agree
+    # One shape's name is not knowing the shapes.
+    detector.categories = (Category(7, "dog"), *detector.categories[1:])
+    assert open_dataset("scenes", None, None, 2, detector).coco_ground_truth() is None
 
 
 def test_a_detectors_own_classes_are_named(world: Path, tmp_path: Path) -> None:

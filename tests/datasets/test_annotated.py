@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,16 @@ def test_label_maps_that_do_not_fit_are_named(tmp_path: Path) -> None:
         LabelMaps(pictures, maps, ANIMALS)[0]
     Image.new("RGB", (2, 1)).save(maps / "a.png")
     with pytest.raises(DataError, match=r"a\.png: .* this is RGB"):
+        LabelMaps(pictures, maps, ANIMALS)[0]
+    # A grey PNG of 4 bits, samples 1 and 2, which Pillow reads as 17 and 34.
+    rows = zlib.compress(bytes([0, 0x12]))
+    chunks = [(b"IHDR", struct.pack(">IIBBBBB", 2, 1, 4, 0, 0, 0, 0)), (b"IDAT", rows), (b"IEND", b"")]
+    framed = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        for kind, body in chunks
+    ]
+    (maps / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(framed))
+    with pytest.raises(DataError, match=r"a\.png: a grey label map has 8 or 16 bits"):
         LabelMaps(pictures, maps, ANIMALS)[0]
     (maps / "a.png").write_bytes(b"PNG")
     with pytest.raises(DataError, match=r"a\.png: is no PNG"):

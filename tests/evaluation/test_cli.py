@@ -12,7 +12,7 @@ from taskpress.coding.codec import Codec
 from taskpress.datasets.scenes import CATEGORIES
 from taskpress.errors import CodecError, ConfigError, DataError, ImageError
 
-from .conftest import ColourDetector, call, data_options
+from .conftest import ColourDetector, Squares, call, data_options
 
 
 @pytest.fixture
@@ -71,6 +71,30 @@ def test_results_by_other_annotations_do_not_go_on(world: Path, codec_file: Path
     call(*evaluate)
     with pytest.raises(ConfigError, match="its tile is None, not 64"):
         call(*evaluate, "--tile", 64)
+
+
+def test_results_of_other_pictures_do_not_go_on(world: Path) -> None:
+    """Of one folder name, number and size; without annotations nothing else tells them apart."""
+    anchor = [
+        "anchor",
+        "jpeg",
+        "--images",
+        world / "pictures",
+        "--recognizer",
+        "toy",
+        "-o",
+        world / "results",
+    ]
+    call(*anchor, "--quality", "10")
+    call(*anchor, "--quality", "10,20", "--skip")
+    Image.fromarray(np.full((64, 80, 3), 99, np.uint8)).save(world / "pictures" / "0.png")
+    for quality in ("10,20", "10,30"):
+        with pytest.raises(ConfigError, match=r"jpeg-q10\.json: is of other pictures.*--force"):
+            call(*anchor, "--quality", quality, "--skip")
+    Image.fromarray(Squares()[0].image).save(world / "pictures" / "0.png")
+    Image.fromarray(np.full((64, 80, 3), 99, np.uint8)).save(world / "pictures" / "3.png")
+    with pytest.raises(ConfigError, match="picture 3 "):
+        call(*anchor, "--quality", "10,30", "--skip")
 
 
 def test_evaluate_writes_one_file_and_prints_json(world: Path, codec_file: Path) -> None:

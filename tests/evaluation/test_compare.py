@@ -90,6 +90,15 @@ def test_other_pictures_of_the_same_name_do_not_mix(make_result: Make) -> None:
     with pytest.raises(DataError, match=r"uncompressed, ap was 28\.0 for 'task-q1' and 29\.0 for 'task-q2'"):
         compare([ours, make_result("task", 2, 0.2, 12.0, uncompressed_ap=29.0)])
     compare([ours, make_result("task", 2, 0.2, 12.0, uncompressed_ap=28.2)])
+    # Of one size, but not of one content; what older files do not say is not held against them.
+    levels = [
+        [{**one.model_dump(), "level": level} for one in ours.pictures] for level in (99.0, 99.4, 120.0)
+    ]
+    known, same, other = (make_result("task", 2, 0.2, 12.0, pictures=pictures) for pictures in levels)
+    compare([known, same.model_copy(update={"bpp": 0.3})])
+    compare([ours, other])
+    with pytest.raises(DataError, match="coded different pictures"):
+        compare([known, other.model_copy(update={"bpp": 0.3})])
 
 
 def test_unknown_anchor_lists_the_curves(make_result: Make) -> None:

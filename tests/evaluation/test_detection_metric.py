@@ -151,3 +151,9 @@ def test_mismatches_are_named() -> None:
         coco_metrics(truth(CAT), [detections()], [1], (Category(50, "boat"),))
     with pytest.raises(DataError, match="category 3 is 'cat'"):
         coco_metrics(truth(CAT), [detections()], [1], (Category(3, "boat"),))
+    # One category agrees; the other would be left out in silence.
+    elsewhere = [Category(12, c.name) if c.name == "dog" else c for c in CATEGORIES]
+    with pytest.raises(DataError, match=r"'dog' has id .* 12 to the recognizer"):
+        coco_metrics(truth(CAT), [detections()], [1], elsewhere)
+    unknown = [Category(12, "okapi") if c.name == "dog" else c for c in CATEGORIES]
+    assert coco_metrics(truth(CAT), [detections(CAT_FOUND)], [1], unknown)["ap"] == pytest.approx(100)

@@ -16,7 +16,7 @@ from taskpress.detections import Category, Detections, Instances
 from taskpress.errors import DataError
 from taskpress.evaluation.class_scores import ClassTruth
 from taskpress.evaluation.comparison import compare
-from taskpress.evaluation.object_scores import InstanceTruth
+from taskpress.evaluation.object_scores import InstanceTruth, ObjectTruth
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result
 from taskpress.evaluation.same_categories import match_categories
@@ -196,6 +196,31 @@ def test_masks_against_annotations_need_masks_there() -> None:
         InstanceTruth(known, (Category(7, "a"),))
 
 
+def test_what_the_teacher_labels_without_extent_is_no_object() -> None:
+    """Else it could not be found by the very detection that it is, and nothing would reach 100."""
+    objects = random_instances(np.random.default_rng(2), 3)
+    objects.boxes[0] = torch.tensor([9.0, 2.0, 9.0, 5.0])
+    objects.masks[1] = False
+    truth = InstanceTruth(None, (Category(1, "a"), Category(2, "b")))
+    truth.learn(sample(None, 0, (40, 50)), objects)
+    judge = truth.judge()
+    judge.add(sample(None, 0, (40, 50)), objects)
+    scores = judge.scores()
+    assert scores["teacher_ap"] == scores["teacher_mask_ap"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(
+    ("box", "score"),
+    [((1, 2, 3, 4), float("nan")), ((1, 2, float("inf"), 4), 0.5), ((5, 2, 3, 4), 0.5), ((1, 2, 3, 1), 0.5)],
+)
+def test_boxes_that_no_metric_takes_are_named_with_their_picture(box: tuple[float], score: float) -> None:
+    truth = ObjectTruth(None, (Category(1, "a"),))
+    found = Detections(torch.tensor([box]).float(), torch.tensor([0]), torch.tensor([score]))
+    truth.learn(sample(None, 7), Detections.empty())
+    with pytest.raises(DataError, match=r"7\.png"):
+        truth.judge().add(sample(None, 7), found)
+
+
 @pytest.mark.parametrize(
     "mask",
     [
@@ -207,6 +232,11 @@ def test_masks_against_annotations_need_masks_there() -> None:
         {"size": [40, 50], "counts": [2001, -1]},
         {"size": [50, 40], "counts": [2000]},
         {"size": [2**30, 2**30], "counts": "x"},
+        {"size": [40, 50], "counts": "zzzz~~~~ÿ"},
+        {"size": [40, 50], "counts": "11"},
+        {"size": [40, 50], "counts": ""},
+        {"size": [40, 50], "counts": "P" * 100},
+        [[1e18, 1, 4, 1, 4, 4, 1, 4]],
     ],
 )
 def test_masks_that_are_none_are_refused(mask: object) -> None:

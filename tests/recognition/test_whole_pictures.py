@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models import get_model, get_model_weights
 from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.functional import center_crop, resize
 
 from taskpress.detections import Category
 from taskpress.errors import RecognizerError
@@ -215,6 +217,17 @@ def test_timms_models_by_their_own_configuration(monkeypatch: pytest.MonkeyPatch
     assert classifier.view == View(16, 12, "bicubic")
     image = pictures(1, 40, 30)[0]
     assert classifier.predict([image])[0].probabilities.sum().item() == pytest.approx(1)
+    config["crop_mode"] = "squash"
+    squashed = load_recognizer("timm-bright:random")
+    assert isinstance(squashed, Classifier)
+    # As timm's: both sides scaled, then the middle (by torchvision, which timm uses).
+    expected = center_crop(resize(image, [16, 16], InterpolationMode.BICUBIC, antialias=True), [12, 12])
+    assert torch.allclose(squashed.view.of(image[None])[0], expected, atol=1e-5)
+    assert squashed.fingerprint != classifier.fingerprint
+    config["crop_mode"] = "border"
+    with pytest.raises(RecognizerError, match="crop mode 'border'"):
+        load_recognizer("timm-bright:random")
+    del config["crop_mode"]
     with pytest.raises(RecognizerError, match="Unknown model"):
         load_recognizer("timm-dim:random")
 

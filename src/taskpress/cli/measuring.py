@@ -106,12 +106,12 @@ def open_dataset(
         raise ConfigError("--categories: says what annotations mean, so it goes with --annotations")
     if images == "scenes" and not Path(images).is_dir():
         from taskpress.datasets.scenes import CATEGORIES, Scenes
-        from taskpress.evaluation.same_categories import shares_categories
+        from taskpress.evaluation.same_categories import named_alike
 
         if annotations is not None:
             raise ConfigError("--annotations: scenes bring their own annotations; leave the option out")
-        known = task is not Task.CLASSIFICATION and shares_categories(CATEGORIES, recognizer.categories)
-        return Scenes("test", limit or SCENES, task=task if known else None)
+        shapes = None if task is Task.CLASSIFICATION else named_alike(CATEGORIES, recognizer.categories)
+        return Scenes("test", limit or SCENES, task=task if shapes else None, shapes=shapes)
     if is_own(images):
         from taskpress.datasets.own import OwnPictures
 
@@ -252,23 +252,28 @@ def measure(
     as_json: bool,
 ) -> None:
     """Evaluates every coder against one reference; each result is on disk before the next coder starts."""
+    from taskpress.evaluation.pictures import resized
     from taskpress.evaluation.rate_accuracy import (
         check_measurement,
         evaluate,
         make_reference,
         measurement,
     )
+    from taskpress.evaluation.result import level_of
 
     paths = result_paths(output, [coder.name for coder in coders])
     todo = results_to_do(coders, paths, output, force, skip)
     left_out = set(paths) - {path for _, path in todo}
     alone = [(coder, path) for coder, path in zip(coders, paths, strict=True) if path in left_out]
-    # What costs nothing is looked at first.
+    # What costs nothing is looked at first: of the pictures, the first one.
     for coder, path in alone:
-        check_measurement(path, measurement(coder, dataset, recognizer, resize, limit), None)
+        first = [level_of(resized(dataset[0].image, resize))] if len(dataset) else []
+        check_measurement(path, measurement(coder, dataset, recognizer, resize, limit), first, None)
     reference = make_reference(dataset, recognizer, resize, limit, progress=True) if todo else None
-    for coder, path in alone:
-        check_measurement(path, measurement(coder, dataset, recognizer, resize, limit), reference)
+    if reference is not None:
+        for coder, path in alone:
+            told = measurement(coder, dataset, recognizer, resize, limit)
+            check_measurement(path, told, reference.levels, reference)
     results = []
     for coder, path in todo:
         result = evaluate(

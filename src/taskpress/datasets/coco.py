@@ -17,6 +17,8 @@ from taskpress.errors import DataError
 
 # Of ids and coordinates: beyond it no picture is, and the metric's own arithmetic ends.
 FARTHEST = 2**31
+# Of areas: COCO's metric leaves larger objects out, of "all", too.
+LARGEST = 1e10
 
 
 class Field(NamedTuple):
@@ -51,7 +53,9 @@ FIELDS = {
         "bbox": Field(_is_box, "[x, y, width, height] in pixels, none of the latter negative"),
         "category_id": WHOLE,
         "area": Field(
-            lambda value: _is_number(value) and value >= 0, "square pixels, 0 or more", needed=False
+            lambda value: _is_number(value) and 0 <= value <= LARGEST,
+            "square pixels, 0 to 10¹⁰",
+            needed=False,
         ),
         "iscrowd": Field(lambda value: value in (0, 1), "0 or 1", needed=False),
     },
@@ -107,7 +111,8 @@ class CocoImages:
         if image.shape[:2] != (entry["height"], entry["width"]):
             raise DataError(
                 f"{self.folder / entry['file_name']}: is {image.shape[1]}x{image.shape[0]}, its annotations "
-                f"say {entry['width']}x{entry['height']}; the pictures are not those annotated"
+                f"say {entry['width']}x{entry['height']}; the pictures are not those annotated, or their "
+                "EXIF turns them and the annotations are of what is stored: take the orientation out of them"
             )
         return Sample(
             entry["id"], entry["file_name"], image, Detections(boxes, labels, torch.ones(len(objects)))

@@ -92,9 +92,18 @@ class LabelMaps:
 def _read_ids(path: Path) -> NDArray[np.uint16]:
     try:
         with Image.open(path) as file:
-            mode, values = file.mode, np.array(file)
+            mode, packed, values = file.mode, _is_packed(file), np.array(file)
     except (*DAMAGE, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{path}: is no PNG that can be read ({error})") from None
     if mode not in ("L", "P", "I;16", "I") or values.min() < 0 or values.max() >= MOST_IDS:
         raise DataError(f"{path}: a label map is grey or has a palette, of 8 or 16 bits; this is {mode}")
+    if packed:
+        raise DataError(f"{path}: a grey label map has 8 or 16 bits a pixel, this has fewer; write it with 8")
     return values.astype(np.uint16)
+
+
+def _is_packed(file: Image.Image) -> bool:
+    """Whether grey values have fewer than 8 bits: Pillow spreads those over 0 to 255."""
+    return file.mode == "L" and any(
+        mark in str(tile.args) for tile in getattr(file, "tile", ()) for mark in (";2", ";4")
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,7 +40,7 @@ def check_masks(annotated: Mapping[str, Any]) -> None:
         if isinstance(mask, dict):
             fits = mask.get("size") == size and _are_counts(mask.get("counts"), size[0] * size[1])
         else:
-            fits = isinstance(mask, list) and all(map(_is_polygon, mask))
+            fits = isinstance(mask, list) and all(_is_polygon(polygon, 2 * max(size)) for polygon in mask)
         if not fits:
             raise DataError(
                 f"a `segmentation` of {of} is neither polygons [[x, y, x, y, x, y, …], …] nor run lengths of "
@@ -50,16 +49,36 @@ def check_masks(annotated: Mapping[str, Any]) -> None:
 
 
 def _are_counts(counts: Any, pixels: int) -> bool:
-    if isinstance(counts, str | bytes):
-        return True
+    if isinstance(counts, str):
+        counts = _decompressed(counts)
     whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)
     return whole and sum(counts) == pixels
 
 
-def _is_polygon(polygon: Any) -> bool:
+def _decompressed(text: str) -> list[int] | None:
+    """COCO's compressed counts: numbers of five bits a character, lowest first, with a sign; from the fourth
+    on, the difference to the one before the last. None for what is not written so."""
+    counts: list[int] = []
+    value = shift = 0
+    for character in text:
+        bits = ord(character) - 48
+        if not 0 <= bits < 64 or shift > 50:
+            return None
+        value |= (bits & 31) << shift
+        shift += 5
+        if bits & 32:
+            continue
+        if bits & 16:
+            value -= 1 << shift
+        counts.append(value + (counts[-2] if len(counts) > 2 else 0))
+        value = shift = 0
+    return None if shift else counts
+
+
+def _is_polygon(polygon: Any, farthest: float) -> bool:
     return (
         isinstance(polygon, list)
         and len(polygon) >= 6
         and len(polygon) % 2 == 0
-        and all(type(side) in (int, float) and math.isfinite(side) for side in polygon)
+        and all(type(side) in (int, float) and abs(side) <= farthest for side in polygon)
     )

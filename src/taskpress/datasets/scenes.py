@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -34,6 +35,7 @@ class Scenes:
 
     task: what is annotated: boxes that enclose the visible part of an object; with their visible pixels; or
         the class of every pixel. None: nothing.
+    shapes: the ten classes as a recognizer numbers them; None: 1 to 10
 
     Raises DataError for an unknown split, a count below 1, a size below 64, or classification: a scene shows
     many things.
@@ -45,6 +47,7 @@ class Scenes:
         count: int,
         size: int = 256,
         task: Task | None = Task.DETECTION,
+        shapes: Sequence[Category] | None = None,
     ) -> None:
         if split not in SPLITS:
             raise DataError(f"scenes: no split {split!r}; there are {', '.join(SPLITS)}")
@@ -56,7 +59,7 @@ class Scenes:
             raise DataError("scenes: show several classes each and are annotated for no classifier")
         self.split, self.count, self.size, self.task = split, count, size, task
         self.name = f"scenes-{split}"
-        self.categories: tuple[Category, ...] = CATEGORIES
+        self.categories: tuple[Category, ...] = CATEGORIES if shapes is None else tuple(shapes)
         if task in (Task.SEGMENTATION, None):
             self.categories = WITH_BACKGROUND if task else ()
         self._recent: OrderedDict[int, Scene] = OrderedDict()
@@ -98,7 +101,7 @@ class Scenes:
                 annotation = {
                     "id": len(annotations) + 1,
                     "image_id": index,
-                    "category_id": CATEGORIES[label].id,
+                    "category_id": self.categories[label].id,
                     "bbox": [x0, y0, x1 - x0, y1 - y0],
                     "area": int(mask.sum()),
                     "iscrowd": 0,
@@ -106,7 +109,7 @@ class Scenes:
                 if self.task is Task.INSTANCE_SEGMENTATION:
                     annotation["segmentation"] = run_lengths(mask[None])[0]
                 annotations.append(annotation)
-        categories = [{"id": c.id, "name": c.name} for c in CATEGORIES]
+        categories = [{"id": c.id, "name": c.name} for c in self.categories]
         return {"images": images, "annotations": annotations, "categories": categories}
 
     def _annotations(self, scene: Scene) -> Detections | SemanticMap | None:

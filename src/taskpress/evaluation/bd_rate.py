@@ -110,7 +110,8 @@ def _left_out(curve: Curve, metric: str) -> str | None:
     ]
     if not beaten:
         return None
-    return f"{curve.name!r} without {', '.join(beaten)}: another point has more {metric} for fewer bits"
+    better = f"another point has as much {metric}, or more, for fewer bits"
+    return f"{curve.name!r} without {', '.join(beaten)}: {better}"
 
 
 def _problem(curve: Curve, metric: str) -> str | None:

@@ -15,7 +15,7 @@ from taskpress.evaluation.bd_rate import BdRate, Curve, bd_rate
 from taskpress.evaluation.bootstrap import Interval, bd_rates, draws, interval, mean_curve, sample
 from taskpress.evaluation.encoder_size import EncoderSize, mean_size
 from taskpress.evaluation.metrics import COMPARED, Metric
-from taskpress.evaluation.result import SAME, Result
+from taskpress.evaluation.result import SAME, Result, same_level
 from taskpress.evaluation.seeds import OperatingPoint, Repeats, matched, pairs, repeats
 from taskpress.progress import tracked
 
@@ -206,7 +206,8 @@ def _intervals(comparison: Comparison, resamples: int) -> dict[str, Any]:
             )
             if base is None or test is None:
                 continue
-            spread = interval(bd_rates(base, test), comparison.bd_rates[name][metric].value)
+            figure = comparison.bd_rates[name][metric].value
+            spread = None if figure is None else interval(bd_rates(base, test), figure)
             if spread is not None:
                 of_rates.setdefault(name, {})[metric] = spread
     return {"intervals": of_rates, "accuracy_intervals": of_accuracies}
@@ -242,7 +243,7 @@ def must_match(results: Sequence[Result], same_recognizer: bool = True) -> None:
                     f"results do not compare: {what} of {first.codec!r} is {ours!r}, "
                     f"of {result.codec!r} {theirs!r}; evaluate both in the same way"
                 )
-        if {p.id: p.pixels for p in first.pictures} != {p.id: p.pixels for p in result.pictures}:
+        if not _same_pictures(first, result):
             raise DataError(
                 f"results do not compare: {first.codec!r} and {result.codec!r} coded different pictures"
             )
@@ -254,6 +255,14 @@ def must_match(results: Sequence[Result], same_recognizer: bool = True) -> None:
                 f"{result.uncompressed_scores[apart[0]]:.1f} for {result.codec!r}; evaluate both on the same "
                 "pictures and annotations"
             )
+
+
+def _same_pictures(first: Result, second: Result) -> bool:
+    ours, theirs = ({one.id: one for one in result.pictures} for result in (first, second))
+    return ours.keys() == theirs.keys() and all(
+        one.pixels == theirs[id_].pixels and same_level(one.level, theirs[id_].level)
+        for id_, one in ours.items()
+    )
 
 
 def _apart(first: Result, second: Result, metric: str) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from taskpress.datasets.run_lengths import RunLengths
 from taskpress.detections import Category, Detections
 from taskpress.errors import DataError
+from taskpress.evaluation.same_categories import canonical
 
 METRICS = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
@@ -134,7 +135,7 @@ def teacher_ground_truth(
 def shared_category_ids(ground_truth: Mapping[str, Any], categories: Sequence[Category]) -> list[int]:
     """Ids of the categories that are both annotated and known to the recognizer, ascending.
 
-    Raises DataError where there is none, or where one id has two names.
+    Raises DataError where there is none, where one id has two names, or one name two ids.
     """
     known = {category.id: category.name for category in categories}
     annotated = {category["id"]: str(category.get("name", "")) for category in ground_truth["categories"]}
@@ -144,12 +145,21 @@ def shared_category_ids(ground_truth: Mapping[str, Any], categories: Sequence[Ca
             f"annotations have categories {_some(annotated)}, the recognizer knows {_some(known)}: "
             "no id in common; choose a recognizer trained for these categories"
         )
-    for category_id in shared:
-        ours, theirs = known[category_id].strip().lower(), annotated[category_id].strip().lower()
-        if ours and theirs and ours != theirs:
+    remedy = "renumber the annotations' categories, or name the recognizer's with --categories"
+    ids = {canonical(name): category_id for category_id, name in known.items() if name}
+    for category_id, name in annotated.items():
+        ours, theirs = canonical(known.get(category_id, "")), canonical(name)
+        if not theirs or ours == theirs:
+            continue
+        if ours:
             raise DataError(
                 f"category {category_id} is {theirs!r} in the annotations, {ours!r} to the recognizer: "
-                "renumber the annotations' categories, or name the recognizer's with --categories"
+                f"{remedy}"
+            )
+        if theirs in ids:
+            raise DataError(
+                f"category {theirs!r} has id {category_id} in the annotations, {ids[theirs]} to the "
+                f"recognizer, so it would not be scored: {remedy}"
             )
     return shared
 

@@ -7,9 +7,13 @@ from collections.abc import Mapping, Sequence
 from itertools import chain
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.run_lengths import RunLengths, check_masks, run_lengths
 from taskpress.detections import Category, Detections, Instances
+from taskpress.errors import DataError
 from taskpress.evaluation.detection_metric import (
     METRICS,
     coco_metrics,
@@ -39,7 +43,7 @@ class ObjectTruth:
     def learn(self, sample: Sample, label: Detections) -> None:
         self.ids.append(sample.id)
         self.sizes.append((sample.image.shape[0], sample.image.shape[1]))
-        self.boxes.append(label)
+        self.boxes.append(label.where(_has_extent(label)))
 
     def judge(self) -> ObjectJudge:
         return ObjectJudge(self)
@@ -47,6 +51,11 @@ class ObjectTruth:
     def teacher(self) -> dict[str, Any]:
         """The teacher's labels as COCO's ground truth."""
         return teacher_ground_truth(self.boxes, self.ids, self.categories, self.sizes)
+
+
+def _has_extent(label: Detections) -> Tensor:
+    """[n] bool. What the teacher labels as nothing is no object: nothing could be found in its place."""
+    return (label.boxes[:, 2:] > label.boxes[:, :2]).all(1)
 
 
 class ObjectJudge:
@@ -57,6 +66,13 @@ class ObjectJudge:
         self.found: list[Detections] = []
 
     def add(self, sample: Sample, found: Detections) -> None:
+        """DataError for scores and boxes that no metric can order or hold against others."""
+        numbers = torch.cat((found.scores, found.boxes.flatten()))
+        if not numbers.isfinite().all() or (found.boxes[:, 2:] < found.boxes[:, :2]).any():
+            raise DataError(
+                f"{sample.name}: the recognizer found a box with a score or side that is not finite, or "
+                "whose right or lower side comes first; it has to give x0 <= x1 and y0 <= y1"
+            )
         self.found.append(found)
 
     def scores(self) -> dict[str, float]:
@@ -90,6 +106,7 @@ class InstanceTruth(ObjectTruth):
 
     def learn(self, sample: Sample, label: Detections) -> None:
         assert isinstance(label, Instances)
+        label = label.where(_has_extent(label) & label.masks.flatten(1).any(1))
         super().learn(sample, Detections(label.boxes, label.labels, label.scores))
         self.masks.append(run_lengths(label.masks.numpy()))
 

@@ -25,7 +25,17 @@ from taskpress.evaluation.encoder_size import MapUse, encoder_size, use_map
 from taskpress.evaluation.fidelity import ms_ssim, psnr, summarize
 from taskpress.evaluation.own_anchor import OwnAnchor
 from taskpress.evaluation.pictures import Pixels, as_input, in_original_pixels, resized, samples
-from taskpress.evaluation.result import SAME, Picture, RefinedAs, Result, TrainedAs, command_line, versions
+from taskpress.evaluation.result import (
+    SAME,
+    Picture,
+    RefinedAs,
+    Result,
+    TrainedAs,
+    command_line,
+    level_of,
+    same_level,
+    versions,
+)
 from taskpress.evaluation.scoring import Truth, open_truth
 from taskpress.evaluation.stored import check_same
 from taskpress.recognition.device import device_of
@@ -93,6 +103,7 @@ def refined_as(refinement: Refinement | None) -> RefinedAs | None:
 class Reference:
     """The recognizer on uncompressed pictures, computed once and shared by all coders of a run.
 
+    levels: of the pictures, as `result.Picture` has them
     truth:  annotations (where there are any) and the teacher's labels of the original pictures
     scores: of its own predictions, by metric; None for what cannot be scored
     """
@@ -101,6 +112,7 @@ class Reference:
     recognizer: str
     resize: int | None
     image_ids: tuple[int, ...]
+    levels: tuple[float, ...]
     truth: Truth
     scores: dict[str, float | None]
 
@@ -123,12 +135,14 @@ def make_reference(
     categories, ImageError for a picture that cannot be read.
     """
     ids: list[int] = []
+    levels: list[float] = []
     truth = open_truth(dataset, recognizer)
     judge = truth.judge()
     for sample in samples(dataset, limit, "uncompressed", progress):
         image = resized(sample.image, resize)
         tensor = as_input(image, recognizer)
         ids.append(sample.id)
+        levels.append(level_of(image))
         truth.learn(sample, in_original_pixels(recognizer.pseudo_labels([tensor])[0], image, sample))
         judge.add(sample, in_original_pixels(recognizer.predict([tensor])[0], image, sample))
     return Reference(
@@ -136,6 +150,7 @@ def make_reference(
         recognizer=recognizer.fingerprint,
         resize=resize,
         image_ids=tuple(ids),
+        levels=tuple(levels),
         truth=truth,
         scores=numbers(judge.scores()),
     )
@@ -166,14 +181,23 @@ def measurement(
     }
 
 
-def check_measurement(path: Path, wanted: dict[str, Any], reference: Reference | None) -> None:
-    """ConfigError where the result in `path` is of another `measurement`, or scored the uncompressed pictures
-    otherwise than `reference`: by other annotations or categories. DataError for none at all."""
+def check_measurement(
+    path: Path, wanted: dict[str, Any], levels: Sequence[float], reference: Reference | None
+) -> None:
+    """ConfigError where the result in `path` is of another `measurement`, of other pictures (`levels`, of the
+    first ones), or scored the uncompressed pictures otherwise than `reference`: by other annotations or
+    categories. DataError for none at all."""
     there = Result.read(path)
     # Older results do not say them.
     untold = {"precision"} if there.precision is None else set()
     untold |= {"tile"} if there.device is None else set()
     check_same(path, there, {name: value for name, value in wanted.items() if name not in untold})
+    for picture, level in zip(there.pictures, levels, strict=False):
+        if not same_level(picture.level, level):
+            raise ConfigError(
+                f"{path}: is of other pictures (the values of picture {picture.id} have a mean of "
+                f"{picture.level}, not {level}); choose another folder with -o, or measure anew with --force"
+            )
     for name, score in ({} if reference is None else reference.scores).items():
         known = there.uncompressed_scores.get(name, score)
         if (known is None) != (score is None) or abs((known or 0) - (score or 0)) > SAME:
@@ -244,7 +268,14 @@ def evaluate(
             ms_ssims.append(ms_ssim(image, decoded))
         found = recognizer.predict([as_input(decoded, recognizer)])[0]
         judge.add(sample, in_original_pixels(found, decoded, sample))
-        pictures.append(Picture(id=sample.id, bits=8 * len(data), pixels=image.shape[0] * image.shape[1]))
+        pictures.append(
+            Picture(
+                id=sample.id,
+                bits=8 * len(data),
+                pixels=image.shape[0] * image.shape[1],
+                level=level_of(image),
+            )
+        )
 
     scores = numbers(judge.scores())
     matches = judge.matches()

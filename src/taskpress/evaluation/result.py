@@ -39,16 +39,33 @@ _PACKAGES = (
 
 SAME = 0.5
 """How far a recognizer's scores of uncompressed pictures may lie apart between machines."""
+SAME_LEVEL = 0.5
+"""How far the mean of one picture's values may lie apart between machines."""
 BOX_SCORES = ("ap", "ap50", "teacher_ap", "teacher_ap50")
 UNCOMPRESSED_BOX_SCORES = ("ap", "ap50", "teacher_ap")
 
 
 class Picture(Stored):
-    """One coded picture: its id in the data set, bits of its file, pixels that were coded."""
+    """One coded picture: its id in the data set, bits of its file, pixels that were coded.
+
+    level: mean of the values that were coded, 0 ... 255, which tells pictures apart whatever they are called
+        and decodes alike everywhere to less than `SAME_LEVEL`; None in older files
+    """
 
     id: int = Field(ge=0, lt=2**63)
     bits: int = Field(ge=0, lt=2**63)
     pixels: int = Field(gt=0, lt=2**63)
+    level: float | None = Field(default=None, ge=0, le=255)
+
+
+def level_of(image: np.ndarray) -> float:
+    """`Picture.level` of uint8 [H, W, 3]."""
+    return round(float(image.mean()), 2)
+
+
+def same_level(one: float | None, other: float | None) -> bool:
+    """Whether two pictures may be the same one, as far as it is known."""
+    return one is None or other is None or abs(one - other) <= SAME_LEVEL
 
 
 class TrainedAs(Stored):

@@ -49,10 +49,11 @@ def match_categories(annotated: Sequence[Category], known: Sequence[Category]) -
     return matched
 
 
-def shares_categories(annotated: Sequence[Category], known: Sequence[Category]) -> bool:
-    """Whether any category but background has one name at both."""
-    names = [{canonical(category.name) for category in each} - {BACKGROUND} for each in (annotated, known)]
-    return not names[0].isdisjoint(names[1])
+def named_alike(wanted: Sequence[Category], known: Sequence[Category]) -> tuple[Category, ...] | None:
+    """The recognizer's category of each wanted one's name; None where it does not know all of them."""
+    by_name = {canonical(category.name): category for category in reversed(known)}
+    found = [by_name.get(canonical(category.name)) for category in wanted]
+    return None if None in found else tuple(one for one in found if one is not None)
 
 
 def _some(categories: Sequence[Category]) -> str:

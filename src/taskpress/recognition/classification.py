@@ -31,18 +31,21 @@ from taskpress.targets import ClassScores
 class View(NamedTuple):
     """How a classifier looks at a picture: its short side is scaled to `resize`, then the middle is cut out.
 
-    crop: side of the square; interpolation: "bilinear" or "bicubic", antialiased, differentiable
+    crop: side of the square; interpolation: "bilinear" or "bicubic", antialiased, differentiable;
+    squash: whether both sides are scaled to `resize`, whatever their ratio
     """
 
     resize: int
     crop: int
     interpolation: str = "bilinear"
+    squash: bool = False
 
     def of(self, images: Tensor) -> Tensor:
         """[B, 3, H, W] to [B, 3, crop, crop]."""
         height, width = images.shape[-2:]
         short = min(height, width)
-        size = [max(self.crop, int(self.resize * side / short)) for side in (height, width)]
+        wanted = [self.resize if self.squash else int(self.resize * side / short) for side in (height, width)]
+        size = [max(self.crop, side) for side in wanted]
         if size != [height, width]:
             images = F.interpolate(
                 images, size=size, mode=self.interpolation, align_corners=False, antialias=True
@@ -172,7 +175,13 @@ def load_timm(name: str, weights: str | None = None) -> Classifier:
         names = [f"class {number}" for number in range(model.num_classes)]
     categories = [Category(number, text) for number, text in enumerate(names)]
     interpolation = "bilinear" if shown.get("interpolation") == "bilinear" else "bicubic"
-    view = View(resize, crop, interpolation)
+    mode = shown.get("crop_mode") or "center"
+    if mode not in ("center", "squash"):
+        raise RecognizerError(
+            f"{spec}: looks at pictures in timm's crop mode {mode!r}, which is not known here; choose a "
+            "model of mode center or squash, or wrap it in a class of your own (python:FILE.py:CLASS)"
+        )
+    view = View(resize, crop, interpolation, squash=mode == "squash")
     return Classifier(model, spec, categories, shown["mean"], shown["std"], view)
 
 

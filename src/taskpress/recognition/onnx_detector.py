@@ -209,4 +209,5 @@ def _found(cells: Cells, index: int, placement: Placement, image: Tensor) -> Det
     detections = candidates.where(kept).scaled(1 / placement.scale_x, 1 / placement.scale_y)
     height, width = image.shape[-2:]
     boxes = clip_boxes_to_image(detections.boxes, (height, width))
-    return Detections(boxes, detections.labels, detections.scores)
+    clipped = Detections(boxes, detections.labels, detections.scores)
+    return clipped.where((boxes[:, 2:] > boxes[:, :2]).all(1))
