@@ -15,6 +15,7 @@ from taskpress.cli.measuring import (
     Device,
     Limit,
     Resize,
+    check_figure,
     checked_device,
     open_dataset,
     open_recognizer,
@@ -75,8 +76,7 @@ def allocation(
     """
     if len(sources) < 2:
         raise ConfigError("allocation needs codecs and pictures: taskpress allocation CODEC... IMAGES -o PNG")
-    if output.suffix.lower() != ".png":
-        raise ConfigError(f"{output}: the figure is a PNG; give a name that ends in .png")
+    check_figure(output)
     *names, pictures = sources
     if pictures == "scenes" or Path(pictures).is_dir():
         if recognizer is None:
@@ -126,6 +126,7 @@ def _of_a_picture(
     ]
     covered = area_in_boxes(found.boxes, size) / (size[0] * size[1])
     summary = {
+        "schema": 1,
         "image": Path(picture).name,
         "size": size,
         "recognizer": recognizer,

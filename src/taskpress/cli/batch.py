@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import traceback
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Annotated
@@ -19,13 +19,24 @@ Row = dict[str, object]
 Jobs = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Files at once; all cores by default.")]
 
 
-def targets(inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str) -> list[tuple[Path, Path]]:
+def targets(
+    inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str, kinds: Collection[str]
+) -> list[tuple[Path, Path]]:
     """(file, where its outcome goes) for (file, name relative to the output folder) pairs.
 
+    An output that ends in one of `kinds` is the outcome itself, of one file (`is_one_file`). Else
     `a/photo.jpg` becomes `a/photo` with the new suffix; where `a/photo.png` is there too, both keep their own
     suffix before the new one. Raises ConfigError where two files would still have one outcome.
     """
     inputs = list(dict.fromkeys(inputs))
+    if str(output) == "-":
+        raise ConfigError("-o -: nothing is written to standard output; name a file or a folder")
+    if is_one_file(output, kinds):
+        if len(inputs) != 1:
+            raise ConfigError(
+                f"-o {output}: names one file, where {len(inputs)} are to be written; name a folder"
+            )
+        return [(inputs[0][0], output)]
     stems = Counter(relative.with_suffix("") for _, relative in inputs)
     taken: dict[Path, Path] = {}
     for path, relative in inputs:
@@ -35,6 +46,11 @@ def targets(inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str) -> l
             raise ConfigError(f"{path} and {taken[target]} would both become {target}; code them apart")
         taken[target] = path
     return [(path, target) for target, path in taken.items()]
+
+
+def is_one_file(output: Path, kinds: Collection[str]) -> bool:
+    """Whether -o names a file of one of these suffixes, not a folder to be written into."""
+    return output.suffix.lower() in kinds and not output.is_dir()
 
 
 def printable(text: str) -> str:
@@ -90,6 +106,12 @@ def run_all(
             except BaseException:
                 # Interrupted: files that were begun are finished, others not begun.
                 pool.shutdown(wait=False, cancel_futures=True)
+                finished = len(rows) + len(failures)
+                typer.echo(
+                    f"taskpress: interrupted after {finished} of {len(pairs)} files; those that were begun "
+                    "are finished, --skip goes on from there",
+                    err=True,
+                )
                 raise
     finally:
         torch.set_num_threads(threads)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Jobs, Row, run_all, targets
+from taskpress.cli.batch import Jobs, Row, is_one_file, run_all, targets
 from taskpress.cli.measuring import AsJson, Device, Precision, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
 from taskpress.errors import ConfigError
@@ -15,7 +15,14 @@ from taskpress.errors import ConfigError
 
 def decode(
     files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".tpc files; folders are walked.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the PNG files.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder for the PNG files; or, of one file, the picture's name (.png, .jpg, …).",
+        ),
+    ],
     codecs: Annotated[
         list[str] | None,
         typer.Option("--codec", help="Codec file the pictures were coded with, if it is not a shipped one."),
@@ -39,7 +46,7 @@ def decode(
     Example: taskpress decode coded -o decoded --codec run/codecs/my-codec.safetensors
     """
     from taskpress.cli.bitstreams import CodecFinder, find_bitstreams
-    from taskpress.coding.images import write_image
+    from taskpress.coding.images import write_image, written_suffixes
 
     finder = CodecFinder(codecs or (), precision, checked_device(device))
     box = None if region is None else parse_region(region)
@@ -48,13 +55,16 @@ def decode(
         name, image = finder.decode(path, box)
         target.parent.mkdir(parents=True, exist_ok=True)
         write_image(target, image)
-        return {"file": str(target), "width": image.shape[1], "height": image.shape[0], "codec": name}
+        height, width = image.shape[:2]
+        return {"source": str(path), "file": str(target), "width": width, "height": height, "codec": name}
 
     def line(row: Row) -> str:
         return f"{row['file']}  {row['width']}x{row['height']}  {row['codec']}"
 
-    pairs = targets(find_bitstreams(files), output, ".png")
-    run_all(work, to_do(pairs, output, force, skip), "decoding", jobs, line, as_json)
+    kinds = written_suffixes()
+    pairs = targets(find_bitstreams(files), output, ".png", kinds)
+    folder = output.parent if is_one_file(output, kinds) else output
+    run_all(work, to_do(pairs, folder, force, skip), "decoding", jobs, line, as_json)
 
 
 def parse_region(text: str) -> tuple[int, int, int, int]:

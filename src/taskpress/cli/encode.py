@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Jobs, Row, run_all, targets
+from taskpress.cli.batch import Jobs, Row, is_one_file, run_all, targets
 from taskpress.cli.measuring import AsJson, Device, Precision, TileSide, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
 from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
@@ -18,9 +18,12 @@ from taskpress.coding.files import atomic_write
 def encode(
     codec: Annotated[str, typer.Argument(help="A shipped codec's name or a codec file.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures; folders are walked.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the .tpc files.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder for the .tpc files; or, of one picture, its name.")
+    ],
     resize: Annotated[
-        int | None, typer.Option(min=16, max=MAX_SIDE, help="Scale the long side to this many pixels first.")
+        int | None,
+        typer.Option(min=16, max=MAX_SIDE, help="Scale the long side to this many pixels first, up or down."),
     ] = None,
     tile: TileSide = None,
     refine: Refine = None,
@@ -36,8 +39,8 @@ def encode(
     """Code pictures into .tpc files, several at once; a bad picture is reported and does not stop the others.
 
     One picture alone is coded on all cores too, if it is large enough for tiles.
-    --skip knows a file by codec, size and tiles; --precision and --refine leave no
-    trace in it.
+    Of folders, hidden files and what is no picture by its name are left out. --skip
+    codes anew what was changed since; else it knows a file by codec, size and tiles.
 
     Example: taskpress encode coco-yolox-long-q1 photos -o coded --resize 416
     """
@@ -45,12 +48,15 @@ def encode(
     from taskpress.coding.codec import Codec
     from taskpress.coding.images import read_image, resize_long_side
     from taskpress.coding.picture_coding import check_tile
-    from taskpress.datasets.folder import find_pictures
+    from taskpress.datasets.folder import find_pictures, other_files
 
     pairs = []
     for path in images:
         if path.is_dir():
             pairs += [(file, file.relative_to(path)) for file in find_pictures(path)]
+            if others := other_files(path):
+                kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.items())
+                typer.echo(f"taskpress: {path}: left out, as no pictures by their names: {kinds}", err=True)
         else:
             pairs.append((path, Path(path.name)))
     check_tile(tile)
@@ -66,6 +72,7 @@ def encode(
         atomic_write(target, data)
         height, width = image.shape[:2]
         return {
+            "source": str(path),
             "file": str(target),
             "width": width,
             "height": height,
@@ -76,8 +83,9 @@ def encode(
     def line(row: Row) -> str:
         return f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp"
 
-    outcomes = targets(pairs, output, ".tpc")
-    wanted = to_do(outcomes, output, force, skip)
+    outcomes = targets(pairs, output, ".tpc", (".tpc",))
+    folder = output.parent if is_one_file(output, (".tpc",)) else output
+    wanted = to_do(outcomes, folder, force, skip)
     begun = set(wanted)
     for source, target in (pair for pair in outcomes if pair not in begun):
         check_left_out(target, model.fingerprint, source, resize, tile)

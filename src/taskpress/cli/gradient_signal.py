@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpress.cli.measuring import AsJson, Device, checked_device, write_with_figure
-from taskpress.errors import ConfigError
+from taskpress.cli.measuring import AsJson, Device, check_figure, checked_device, write_with_figure
 
 if TYPE_CHECKING:
     from taskpress.evaluation.gradient_signal import GradientSignals
@@ -43,8 +42,7 @@ def gradient_signal(
     from taskpress.training.expected_gradients import signals
     from taskpress.training.restore import restore
 
-    if output.suffix.lower() != ".png":
-        raise ConfigError(f"{output}: the figure is a PNG; give a name that ends in .png")
+    check_figure(output)
     device = checked_device(device)
     restored = [restore(folder, device) for folder in trainings]
     found = GradientSignals(

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpress.cli.measuring import AsJson, write_with_figure
-from taskpress.errors import ConfigError
+from taskpress.cli.measuring import AsJson, check_figure, write_with_figure
 
 if TYPE_CHECKING:
     from taskpress.evaluation.gradients import Gradients
@@ -41,8 +40,7 @@ def gradients(
     from taskpress.evaluation.gradients import gradients_figure
     from taskpress.training.logs import gradients_of
 
-    if output.suffix.lower() != ".png":
-        raise ConfigError(f"{output}: the figure is a PNG; give a name that ends in .png")
+    check_figure(output)
     found = gradients_of(runs, window)
     write_with_figure(found, gradients_figure(found), output, as_json, lambda: _print_table(found))
 

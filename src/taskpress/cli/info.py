@@ -27,11 +27,15 @@ def info(
     """Say what a file is: a coded picture (size, codec, bits) or a codec (architecture, cost, training)."""
     from taskpress.cli.bitstreams import is_bitstream
     from taskpress.coding.checkpoints import shipped_names
+    from taskpress.datasets.folder import PICTURE_SUFFIXES
+    from taskpress.errors import CodecError
 
     if not file:
         facts: dict[str, object] = {"shipped codecs": shipped_names()}
     elif is_bitstream(Path(file)):
         facts = _bitstream(Path(file), codecs or ())
+    elif Path(file).is_file() and Path(file).suffix.lower() in PICTURE_SUFFIXES:
+        raise CodecError(f"{file}: is a picture as it came; give one that is coded (.tpc), or a codec")
     else:
         facts = _codec(file)
     if as_json:

@@ -198,6 +198,21 @@ def told_apart(names: Sequence[str], seeds: Sequence[int | None]) -> list[str]:
     ]
 
 
+def check_figure(output: Path) -> None:
+    """ConfigError where a figure and its numbers cannot go: by its name, or as other files are there."""
+    if output.suffix.lower() != ".png":
+        raise ConfigError(f"{output}: the figure is a PNG; give a name that ends in .png")
+    numbers = output.with_suffix(".json")
+    if output.exists() or numbers.exists():
+        try:
+            ours = "schema" in json.loads(numbers.read_bytes())
+        except (OSError, ValueError, TypeError, RecursionError):
+            ours = False
+        if not ours:
+            there = output if output.exists() else numbers
+            raise ConfigError(f"{there}: is there, and is no figure of ours; choose another -o, or remove it")
+
+
 def write_with_figure(
     found: StoredFile, figure: bytes, output: Path, as_json: bool, print_table: Callable[[], None]
 ) -> None:

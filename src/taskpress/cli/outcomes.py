@@ -12,7 +12,12 @@ import typer
 from taskpress.errors import ConfigError
 
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
-Skip = Annotated[bool, typer.Option("--skip", help="Leave out files whose outcome is there already.")]
+Skip = Annotated[
+    bool,
+    typer.Option(
+        "--skip", help="Leave out files whose outcome is there already, unless the file was changed since."
+    ),
+]
 
 Source = TypeVar("Source")
 
@@ -23,7 +28,8 @@ def to_do(
     """The pairs whose target is to be written; the output folder is there or can be made.
 
     ConfigError for targets that are there already, unless one of both options says what to do with them, and
-    for an output folder that cannot be made or written to.
+    for an output folder that cannot be made or written to. Sources that are newer files than their targets
+    are done anew, and counted on standard error.
     """
     there = dict.fromkeys(target for _, target in pairs if os.path.lexists(target))
     if there and not (force or skip):
@@ -37,4 +43,14 @@ def to_do(
         raise ConfigError(f"{output}: cannot be made a folder ({lowest} is a file)")
     if not os.access(lowest, os.W_OK | os.X_OK):
         raise ConfigError(f"{output}: cannot be written to ({lowest} is not yours to write)")
-    return [(source, target) for source, target in pairs if force or target not in there]
+    changed = {target for source, target in pairs if target in there and _is_newer(source, target)}
+    if changed and not force:
+        typer.echo(f"taskpress: {len(changed)} files were changed since, and are done anew", err=True)
+    return [(source, target) for source, target in pairs if force or target not in there or target in changed]
+
+
+def _is_newer(source: object, target: Path) -> bool:
+    try:
+        return isinstance(source, Path) and source.stat().st_mtime_ns > target.stat().st_mtime_ns
+    except OSError:
+        return False

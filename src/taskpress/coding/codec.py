@@ -160,7 +160,7 @@ class Codec(nn.Module):
     ) -> bytes:
         """The bitstream of a picture, by the weights as they are, whatever the mode (train or eval).
 
-        `image` is a file's path or a Pillow picture (converted as `read_image` does), an array uint8
+        `image` is a path or a Pillow picture (converted as `read_image` does), an array in RGB, uint8
         [H, W, 3] or [H, W], or a tensor [3, H, W], float in [0, 1] or uint8; at most 65535 pixels a side and
         2^28 in all. ImageError for anything else.
 

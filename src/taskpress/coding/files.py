@@ -35,11 +35,12 @@ def atomic_write(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Files of these (lower-case) suffixes, in whatever case, at any depth, sorted by path.
+def files_below(folder: Path, suffixes: Collection[str] | None = None) -> list[Path]:
+    """Files of these (lower-case) suffixes, in whatever case, or of any, at any depth, sorted by path.
 
-    Links are followed, into each folder once. OSError for a folder that cannot be listed: what lies in it
-    would be missing without a word.
+    Hidden files and folders, whose names begin with a dot, are left out: what systems keep beside pictures
+    is called like them. Links are followed, into each folder once. OSError for a folder that cannot be
+    listed: what lies in it would be missing without a word.
     """
 
     def unlisted(error: OSError) -> None:
@@ -51,8 +52,10 @@ def files_below(folder: Path, suffixes: Collection[str]) -> list[Path]:
             folders.clear()
             continue
         seen.add(real)
-        paths = (Path(inside, name) for name in names)
-        found += [path for path in paths if path.suffix.lower() in suffixes and path.is_file()]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        paths = [Path(inside, name) for name in names if not name.startswith(".")]
+        fitting = [path for path in paths if suffixes is None or path.suffix.lower() in suffixes]
+        found += [path for path in fitting if path.is_file()]
     return sorted(found)
 
 

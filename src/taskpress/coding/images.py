@@ -20,7 +20,7 @@ from taskpress.coding.files import atomic_file
 from taskpress.coding.grid import UNIT, Box
 from taskpress.errors import ImageError
 
-SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I", "F")
+SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N", "I")
 CONVERTED_MODES = ("RGB", "L", "1", "P", "PA", "RGBA", "LA", "RGBX", "RGBa", "La")
 # One way to match whatever there is: what could be matched in several would be tried in all of them.
 PPM_HEADER = re.compile(rb"P[2356](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+(\d{1,5})")
@@ -46,6 +46,7 @@ Source = str | Path | Image.Image | np.ndarray | Tensor
 """A picture as users have it: a file, or pixels; `Codec.encode` says in what layouts."""
 _PILLOWS_LIMIT = Lock()
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -69,7 +70,7 @@ def read_image(path: str | Path) -> np.ndarray:
         if _is_deep(head):
             raise ImageError(f"{path}: 16-bit pictures are not coded; convert it to 8 bits first")
         try:
-            return from_pil(_opened(file), str(path))
+            return from_pil(_opened(_known(file, path)), str(path))
         except UnidentifiedImageError as error:
             raise ImageError(f"{path}: is not a picture that Pillow knows") from error
         except DAMAGE as error:
@@ -83,7 +84,7 @@ def size_of(path: str | Path, long_side: int | None = None) -> tuple[int, int]:
     picture.
     """
     try:
-        with Path(path).open("rb") as file, _opened(file) as image:
+        with Path(path).open("rb") as file, _opened(_known(file, Path(path))) as image:
             width, height = image.size
             # Pillow gives the size of a TIFF as it is upright.
             if image.format != "TIFF" and (image.format != "PNG" or "exif" in image.info):
@@ -105,6 +106,19 @@ def _opened(file: BinaryIO) -> Image.Image:
             return Image.open(file)
         finally:
             Image.MAX_IMAGE_PIXELS = limit
+
+
+def _known(file: BinaryIO, path: Path) -> BinaryIO:
+    """The file, at its beginning, of a format that Pillow knows by now; ImageError where a package lacks."""
+    head = file.read(12)
+    file.seek(0)
+    if head[4:8] == b"ftyp" and head[8:] in HEIC_BRANDS:
+        try:
+            import pillow_heif
+        except ImportError:
+            raise ImageError(f"{path}: HEIC takes a package of its own: pip install pillow-heif") from None
+        pillow_heif.register_heif_opener()
+    return file
 
 
 def _is_deep(head: bytes) -> bool:
@@ -130,13 +144,19 @@ def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
     frames = getattr(image, "n_frames", 1)
     # Cameras and phones write JPEGs with a second picture (preview, gain map) behind the first: MPO.
     if frames > 1 and image.format != "MPO":
-        raise ImageError(f"{name}: is animated ({frames} frames); extract one frame first")
+        raise ImageError(
+            f"{name}: holds {frames} pictures (an animation, or pages); take one: convert('RGB') of its frame"
+        )
+    if image.mode == "F":
+        raise ImageError(
+            f"{name}: pictures of floating-point numbers are not coded; convert it to 8 bits first"
+        )
     if image.mode in SIXTEEN_BIT_MODES or _bits(image) > 8:
         raise ImageError(f"{name}: 16-bit pictures are not coded; convert it to 8 bits first")
     if image.mode not in CONVERTED_MODES:
         raise ImageError(f"{name}: {image.mode} pictures are not coded; convert it to RGB first")
     if max(image.size) > MAX_SIDE or image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"{name}: {image.width}×{image.height} pixels are too many; split it first")
+        raise ImageError(f"{name}: {image.width}×{image.height} pixels are too many; split or scale it first")
     # Before its EXIF is looked for, which reads pixels first: damaged ones are reported once only.
     image.load()
     # Only where there is something to do: it makes a copy even where there is not.
@@ -171,19 +191,24 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return array
 
 
+def written_suffixes() -> set[str]:
+    """What `write_image` takes, in lower case, e.g. .png."""
+    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE}
+
+
 def write_image(path: str | Path, array: np.ndarray) -> None:
     """Writes uint8 [H, W, 3] in the format that the path's suffix names, atomically.
 
     ImageError for a suffix that Pillow does not write.
     """
     path = Path(path)
-    kind = Image.registered_extensions().get(path.suffix.lower())
-    if kind is None or kind not in Image.SAVE:
+    if path.suffix.lower() not in written_suffixes():
         raise ImageError(
             f"{path}: pictures are not written as {path.suffix or 'files without suffix'!r}; use .png"
         )
     try:
         with atomic_file(path) as file:
+            kind = Image.registered_extensions()[path.suffix.lower()]
             Image.fromarray(array).save(file, format=kind)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

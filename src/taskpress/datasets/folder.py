@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 from taskpress.coding.files import files_below
@@ -11,8 +12,11 @@ from taskpress.detections import Category
 from taskpress.errors import DataError
 
 PICTURE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".jp2", ".bmp", ".tif", ".tiff", ".ppm"}
-)
+    {
+        ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".avif", ".heic", ".heif", ".jp2", ".bmp", ".tif",
+        ".tiff", ".ppm",
+    }
+)  # fmt: skip
 """What is a picture in a folder, by name; named alone, a file of any suffix is read."""
 
 
@@ -25,6 +29,15 @@ def find_pictures(folder: str | Path) -> list[Path]:
     if not paths:
         raise DataError(f"{root}: holds no picture ({', '.join(sorted(PICTURE_SUFFIXES))})")
     return paths
+
+
+def other_files(folder: str | Path) -> Counter[str]:
+    """How many files below a folder are no pictures by their names, by suffix; hidden ones do not count."""
+    return Counter(
+        path.suffix.lower()
+        for path in files_below(Path(folder))
+        if path.suffix.lower() not in PICTURE_SUFFIXES
+    )
 
 
 def holds(folder: Path, name: str) -> bool:

@@ -78,6 +78,13 @@ class CodecCoder:
         return pixels
 
 
+def named_by_card(codec: Codec) -> CodecCoder:
+    """Curve and name are arm and name on its card; a codec without a card is called by its architecture."""
+    name, arm = (codec.card.get(key) for key in ("name", "arm"))
+    name = name if isinstance(name, str) and name else codec.architecture
+    return CodecCoder(codec, arm if isinstance(arm, str) and arm else name, name)
+
+
 def trained_as(codec: Codec) -> TrainedAs | None:
     """From the card of a codec; None where it tells of no training of ours."""
     try:
@@ -213,7 +220,7 @@ def _told(score: float | None) -> str:
 
 
 def evaluate(
-    coder: Coder,
+    coder: Coder | Codec,
     dataset: Dataset,
     recognizer: Recognizer,
     *,
@@ -225,6 +232,7 @@ def evaluate(
 ) -> Result:
     """Codes the first `limit` pictures to real files, decodes them and scores the recognizer on the outcome.
 
+    coder: a codec is called as its card calls it; a `CodecCoder` says how else, and takes tiles or refinement
     resize: the long side is scaled to this before coding, up or down; scored is in original pixels
     reference: from `make_reference` with the same data set, recognizer, resize and limit; made here if None
     fidelity: whether PSNR and MS-SSIM are measured too, a tenth of a second for a small picture
@@ -232,6 +240,8 @@ def evaluate(
     Seconds per megapixel are of `encode` and `decode` alone, after one untimed picture. Raises what
     `make_reference` raises, and ConfigError for a reference of another run.
     """
+    if isinstance(coder, Codec):
+        coder = named_by_card(coder)
     if reference is None:
         reference = make_reference(dataset, recognizer, resize, limit, progress)
     told = measurement(coder, dataset, recognizer, resize, limit)
