@@ -127,6 +127,8 @@ def print_comparison(comparison: Comparison) -> None:
     outcomes = [outcome for by_metric in comparison.bd_rates.values() for outcome in by_metric.values()]
     for reason in dict.fromkeys(o.reason for o in outcomes if o.reason):
         console.print(f"no BD-rate: {reason}", style="yellow", highlight=False)
+    if any(len(results) == 1 for results in comparison.curves.values()):
+        console.print("(--curve NAME=PATTERN puts results into one curve)", style="yellow", highlight=False)
     for note in dict.fromkeys(o.note for o in outcomes if o.note):
         console.print(f"BD-rate: {note}", style="dim", highlight=False)
 
