@@ -134,7 +134,7 @@ class Instances(Detections):
         return super().scaled(x, y)._with(masks=masks)
 
     def cropped(self, crop: Crop, flip: bool, min_visible: float = 0.25) -> Self:
-        """As boxes are; objects without a pixel left go too. Padding belongs to no object."""
+        """Boxes and masks of a window; objects of which no pixel is left go. Padding belongs to no object."""
         x, y, width, height = crop
         masks = self.masks[:, y : y + height, x : x + width]
         masks = F.pad(masks, (0, width - masks.shape[2], 0, height - masks.shape[1]))

@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING
 from taskpress.exports import exporting
 
 if TYPE_CHECKING:
-    from taskpress.auxiliary.branch import AuxiliaryBranch, Lesson
+    from taskpress.auxiliary.branch import AuxiliaryBranch, Lesson, branch_cost
     from taskpress.auxiliary.named import build_auxiliary
 
 __all__ = [
     "AuxiliaryBranch",
     "Lesson",
+    "branch_cost",
     "build_auxiliary",
 ]
 
@@ -18,5 +19,6 @@ __getattr__ = exporting(
     __name__,
     AuxiliaryBranch="branch",
     Lesson="branch",
+    branch_cost="branch",
     build_auxiliary="named",
 )

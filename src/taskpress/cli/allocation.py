@@ -104,7 +104,7 @@ def _of_a_picture(
     from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
 
     device = checked_device(device)
-    codecs = [Codec.load(name).to(device).eval() for name in names]
+    codecs = [Codec.load(name).to(device) for name in names]
     image = read_image(picture)
     if resize is not None:
         image = resize_long_side(image, resize)
@@ -173,7 +173,7 @@ def _over_a_set(
     judge = open_recognizer(recognizer, device)
     if not judge.task.has_boxes:
         raise ConfigError(f"--recognizer {recognizer}: sees no boxes; name a detector")
-    codecs = [Codec.load(name).to(device).eval() for name in names]
+    codecs = [Codec.load(name).to(device) for name in names]
     curves = [
         curve or default_curve(one.card, codec_name(name)) for name, one in zip(names, codecs, strict=True)
     ]

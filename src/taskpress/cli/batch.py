@@ -54,7 +54,7 @@ def is_one_file(output: Path, kinds: Collection[str]) -> bool:
 
 
 def printable(text: str) -> str:
-    """With marks in place of what names of files may hold and no output takes."""
+    """The text with marks in place of what names of files may hold and no output takes."""
     return text.encode(errors="replace").decode()
 
 

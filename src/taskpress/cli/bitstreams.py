@@ -43,7 +43,7 @@ def read_bitstream(path: Path) -> bytes:
 
 
 def is_bitstream(path: Path) -> bool:
-    """By its name, or by its first bytes, whatever it is called."""
+    """Whether a file is one of ours, by its name or, whatever it is called, by its first bytes."""
     if path.suffix.lower() == ".tpc":
         return True
     try:

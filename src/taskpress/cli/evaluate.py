@@ -75,7 +75,7 @@ def evaluate(
     from taskpress.evaluation.rate_accuracy import CodecCoder
 
     device = checked_device(device)
-    loaded = [Codec.load(source, precision).to(device).eval() for source in codecs]
+    loaded = [Codec.load(source, precision).to(device) for source in codecs]
     names = names_by_seed(codecs, loaded)
     refined = refinements(loaded, codecs, refine, refine_rate, refine_recognizer)
     coders = []

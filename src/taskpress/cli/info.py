@@ -67,7 +67,7 @@ def _bitstream(path: Path, codecs: Sequence[str]) -> dict[str, object]:
         "size": f"{header.width}x{header.height}",
         "bytes": len(data),
         **({"tiles": f"{len(header.tiles)} of {header.side}x{header.side}"} if header.side else {}),
-        "bpp": round(8 * len(data) / (header.width * header.height), 4),
+        "bpp": round(header.bits_per_pixel, 4),
         "codec": name,
         "codec fingerprint": header.fingerprint,
     }

@@ -69,7 +69,7 @@ class Allocator(nn.Module, ABC):
         return y
 
     def decision(self, levels: Tensor, gain: Tensor, outputs: dict[str, Tensor]) -> Decision:
-        """With the map's bits counted."""
+        """A decision, the bits of its map counted."""
         maps = levels.cpu().numpy()
         bits = [level_bits(one, self.settings.levels) for one in maps]
         return Decision(levels, gain, torch.tensor(bits, device=gain.device), outputs)

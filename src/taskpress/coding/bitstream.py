@@ -10,7 +10,7 @@ Version 2, a picture in one piece:
     4·n     payload: n little-endian 32-bit words of the range coder
     4       CRC-32C over everything before it, little-endian
 
-22 bytes around the payload of a 256×256 picture.
+21 bytes around a payload of up to 508 bytes, 22 around one of up to 64 KB, of a picture of 256×256.
 
 Version 3, a picture in tiles, each of which can be checked and decoded without the others:
 
@@ -223,7 +223,7 @@ def _crc(data: bytes) -> int:
 
 
 def _sealed(body: bytes) -> bytes:
-    """With its checksum behind it."""
+    """The bytes with their checksum behind them."""
     return body + _crc(body).to_bytes(CRC_BYTES, "little")
 
 

@@ -228,7 +228,7 @@ def read_codec(path: Path) -> Checkpoint:
 
 
 def _allocator_settings(text: str) -> AllocatorSettings:
-    """Of its JSON; ValueError where that holds anything else."""
+    """The settings in JSON; ValueError where that holds anything else."""
     try:
         settings = AllocatorSettings(**json.loads(text))
     except TypeError as error:

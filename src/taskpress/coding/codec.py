@@ -250,9 +250,9 @@ class Codec(nn.Module):
 
     @torch.no_grad()
     def training_latent(self, batch: Tensor, quantization: Quantization = "noise") -> Tensor:
-        """What `estimate(batch, …).latent` is in training mode, [B, M, h, w], without a gradient.
+        """The latent that synthesis and branch see in training, [B, M, h, w], without a gradient.
 
-        Where that rounds, in parallel and so nearly as files do, this is the very latent of a file.
+        Where `estimate` then rounds nearly as files do, this is the very latent of a file.
         """
         frozen = self._freeze()
         y, decision = self._analyze(pad(batch), frozen.transforms.analysis)

@@ -31,7 +31,7 @@ def _counter() -> "FlopCounterMode":
 
 @torch.no_grad()
 def model_cost(model: HyperpriorModel) -> Cost:
-    """Of what an encoder runs: analysis, hyperprior, context and entropy parameters."""
+    """The cost of what an encoder runs: analysis, hyperprior, context and entropy parameters."""
     parts = (
         model.g_a,
         model.h_a,
@@ -50,7 +50,7 @@ def model_cost(model: HyperpriorModel) -> Cost:
 
 @torch.no_grad()
 def allocator_cost(allocator: Allocator, latent_channels: int) -> Cost:
-    """Of an allocator; what it computes once a picture is spread over 256×256 pixels."""
+    """The cost of an allocator; what it computes once a picture is spread over 256×256 pixels."""
     parameters = list(allocator.parameters())
     device, cells = parameters[0].device, PICTURE_SIDE // CELL
     with _counter() as counter:

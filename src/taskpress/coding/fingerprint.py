@@ -18,7 +18,7 @@ def fingerprint(identity: tuple[object, ...], weights: Mapping[str, Tensor]) -> 
 
 
 def checksum(weights: Iterable[Tensor]) -> tuple[int, ...]:
-    """Of all values as they lie in memory: tells whether any has changed, sooner than a digest.
+    """A checksum of all values as they lie in memory: tells whether any has changed, sooner than a digest.
 
     CRC-32C on the CPU. Elsewhere a weighted sum, made where the weights are, so that one number of each
     travels and not all of them; it tells any single change for certain, and others but for chance.

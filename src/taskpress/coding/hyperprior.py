@@ -127,11 +127,12 @@ class HyperpriorModel(nn.Module):
         }
 
     def noisy_likelihoods(self, y: Tensor) -> Likelihoods:
-        """Of y [B, M, h, w] and z with noise in place of rounding, as in training, whatever the mode."""
+        """Likelihoods of y [B, M, h, w] and z with noise in place of rounding, as in training, whatever the
+        mode."""
         return self._noisy(y)[2]
 
     def rounded_likelihoods(self, y: Tensor) -> Likelihoods:
-        """Of y [B, M, h, w] as it is coded, as in training with `rounded`, whatever the mode."""
+        """Likelihoods of y [B, M, h, w] as it is coded, as in training with `rounded`, whatever the mode."""
         return self._rounded(y)[1]
 
     def _noisy(self, y: Tensor) -> tuple[Tensor, Tensor, Likelihoods]:

@@ -173,7 +173,7 @@ def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
 
 
 def _orientation(image: Image.Image, name: str) -> int:
-    """By its EXIF; 1, upright, where that says nothing or cannot be read, whose pixels may be sound."""
+    """The EXIF orientation; 1, upright, where there is none or it cannot be read: the pixels may be sound."""
     try:
         orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
     except DAMAGE as error:

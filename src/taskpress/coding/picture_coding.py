@@ -38,7 +38,7 @@ UNTILED_PIXELS = 2**23
 REFINED_VALUES = 2**28
 """Pixels times N of the largest picture that is refined: 22 bytes each are kept for a backward pass."""
 SIDES = range(1024, 1600, 64)
-"""Of tiles that nobody asked for. Larger ones cost fewer bits, and more memory."""
+"""Side of tiles where nobody asked for one. Larger ones cost fewer bits, and more memory."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def check_tile(tile: SupportsIndex | None) -> int | None:
 
 
 def _whole(number: SupportsIndex, what: str) -> int:
-    """As Python's own integer, which does not wrap around; ConfigError for what is none."""
+    """The number as Python's own integer, which does not wrap around; ConfigError for what is none."""
     try:
         return operator.index(number)
     except TypeError:

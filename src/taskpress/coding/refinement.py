@@ -25,7 +25,7 @@ from taskpress.coding.transforms import Transforms
 from taskpress.errors import CodecError
 
 Distortion = Callable[[Tensor], Tensor]
-"""Of a decoded picture [1, 3, H, W] in [0, 1], a scalar; differentiable."""
+"""The distortion of a decoded picture [1, 3, H, W] in [0, 1]: a scalar, differentiable."""
 
 
 class Refinement(NamedTuple):
@@ -102,7 +102,7 @@ def refine(
 
 
 def _seed(seed: int, device: torch.device) -> None:
-    """Of the generators that the process and this device draw from, and no other's."""
+    """The states of the generators that the process and this device draw from, and no other's."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):

@@ -33,11 +33,11 @@ class Transform:
     dtype: torch.dtype = torch.float32
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Of all at once."""
+        """Applies the transform to the whole tensor at once."""
         return self._given(self.layers(self._taken(x)))
 
     def in_strips(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
-        """Of strips of rows, as in `streams.in_strips`."""
+        """Applies the transform strip by strip of rows, as in `streams.in_strips`."""
         return map(self._given, in_strips(self.layers, map(self._taken, strips)))
 
     def _taken(self, x: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ class CocoImages:
 
     @property
     def names(self) -> list[str]:
-        """Of the files in order, as the annotations list them."""
+        """The names of the files in order, as the annotations list them."""
         return [image["file_name"] for image in self._truth["images"]]
 
     def __len__(self) -> int:

@@ -60,7 +60,7 @@ class ImageFolder:
 
     @property
     def names(self) -> list[str]:
-        """Of the files in order, relative to the folder."""
+        """The names of the files in order, relative to the folder."""
         return [path.relative_to(self.folder).as_posix() for path in self._paths]
 
     def __len__(self) -> int:

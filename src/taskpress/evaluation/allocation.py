@@ -55,9 +55,11 @@ class DatasetShare(NamedTuple):
 @torch.no_grad()
 def allocate(codec: Codec, image: NDArray[np.uint8]) -> Allocation:
     """Bits per latent position of a picture, uint8 RGB [H, W, 3], with rounding as in real coding."""
-    codec.eval()
-    device = next(codec.parameters()).device
-    estimate = codec.estimate(to_tensor(image)[None].to(device))
+    device, training = next(codec.parameters()).device, codec.training
+    try:
+        estimate = codec.eval().estimate(to_tensor(image)[None].to(device))
+    finally:
+        codec.train(training)
     cells = estimate.rate_map[0].double().cpu().numpy()
     return Allocation(cells, (image.shape[0], image.shape[1]))
 

@@ -36,7 +36,7 @@ class Curve:
         return min(self.accuracies), max(self.accuracies)
 
     def efficient(self) -> Curve:
-        """Without the points that another beats or equals in accuracy at no more bits: strictly rising."""
+        """The curve without points that another equals or beats at no more bits: strictly rising."""
         kept: list[tuple[float, float]] = []
         for rate, accuracy in sorted(self.points, key=lambda point: (point[0], -point[1])):
             if not kept or accuracy > kept[-1][1]:

@@ -70,7 +70,7 @@ def mean_curve(points: Sequence[Sequence[Sampled | None]]) -> list[Sampled] | No
 
 
 def interval(values: NDArray, figure: float | None) -> Interval | None:
-    """Of [R] values; None where no draw has one.
+    """The interval of [R] values; None where no draw has one.
 
     figure: of all pictures once. Where half of the draws lie below it, the interval is that of percentiles;
         else both are moved by as much as the draws are off, to the other side (BC of Efron 1981). Without

@@ -120,7 +120,7 @@ def _best(found: Detections, count: int) -> Detections:
 
 
 def _boxes(found: Detections) -> Detections:
-    """Without masks, which a branch has none of."""
+    """The boxes of what was found, without masks, of which a branch has none."""
     return Detections(found.boxes, found.labels, found.scores)
 
 

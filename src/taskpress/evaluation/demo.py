@@ -41,7 +41,7 @@ ANCHORS = {"jpeg": (5, 10, 20), "webp": (1, 10, 30), "avif": (10, 20, 35)}
 SHOWN = (0, 1, 2)
 """Scenes in the report: the first ones of the test split, whatever they look like."""
 DRAWS = 200
-"""Of pictures, for intervals; `make results` has more of them, and takes minutes."""
+"""Bootstrap draws of pictures, for intervals; `make results` has more of them, and takes minutes."""
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def encoder_size(
     maps: Sequence[MapUse],
     refinement: Refinement | None,
 ) -> EncoderSize:
-    """Of `pictures` pictures with `pixels` in all that took `seconds` to encode."""
+    """What an encoder is and costs; `pictures` pictures with `pixels` in all took it `seconds`."""
     cost, share = codec.encoder_cost(), codec.allocator_cost()
     allocator = None
     if share is not None:
@@ -92,7 +92,10 @@ def encoder_size(
 
 
 def mean_size(sizes: Sequence[EncoderSize | None]) -> EncoderSize | None:
-    """Of a curve's operating points, whose encoders differ in their times alone; None where none is known."""
+    """The mean over a curve's operating points, whose encoders differ in their times alone.
+
+    None where none is known.
+    """
     known = [size for size in sizes if size is not None]
     if not known:
         return None

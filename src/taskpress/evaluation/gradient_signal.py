@@ -44,7 +44,7 @@ class Cosine(Stored):
 
 
 class Signals(Stored):
-    """Of one training, at the step of its checkpoint.
+    """The signals of one training, at the step of its checkpoint.
 
     rate: λ; cosines by the names of both terms, `task aux`
     """
@@ -124,7 +124,10 @@ def _gram(rows: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 def _cosine(products: NDArray[np.float64], first: int, second: int) -> float | None:
-    """Of estimates, so it may lie beyond 1: clipped before their spread is taken, it would look certain."""
+    """The cosine of two estimates, which may lie beyond 1.
+
+    Clipped before its spread is taken, it would look certain.
+    """
     squares = products[first, first], products[second, second]
     if min(squares) <= 0:
         return None

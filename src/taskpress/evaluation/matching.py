@@ -56,7 +56,7 @@ class Matches:
 
     @property
     def ap(self) -> float:
-        """Of all pictures once, 0 ... 100; NaN without an object."""
+        """AP of all pictures, each taken once, 0 ... 100; NaN without an object."""
         return float(precisions(self, np.ones((1, self.images), np.int64))[0][0])
 
     @classmethod

@@ -33,7 +33,7 @@ def samples(dataset: Dataset, limit: int | None, title: str, progress: bool) -> 
 
 
 def resized(image: Pixels, resize: int | None) -> Pixels:
-    """With its long side scaled to `resize`; as it is for None."""
+    """The picture with its long side scaled to `resize`; as it is for None."""
     return image if resize is None else resize_long_side(image, resize)
 
 

@@ -86,7 +86,7 @@ def named_by_card(codec: Codec) -> CodecCoder:
 
 
 def trained_as(codec: Codec) -> TrainedAs | None:
-    """From the card of a codec; None where it tells of no training of ours."""
+    """What the card of a codec says of its training; None where it tells of none of ours."""
     try:
         told: Any = codec.card["config"]
         return TrainedAs(

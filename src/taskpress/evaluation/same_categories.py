@@ -27,7 +27,7 @@ def canonical(name: str) -> str:
 
 
 def match_categories(annotated: Sequence[Category], known: Sequence[Category]) -> list[int | None]:
-    """For each annotated category the index of the recognizer's, by name.
+    """The index of the recognizer's category of the same name, for each annotated one.
 
     One that the recognizer does not know is background where it knows a background: that is what it learned
     to say of all else. Elsewhere it is None: such pixels or pictures are not scored.

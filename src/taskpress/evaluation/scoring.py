@@ -20,7 +20,7 @@ class Judge(Protocol):
         ...
 
     def scores(self) -> dict[str, float]:
-        """By the keys of `evaluation.metrics`, 0 ... 100; NaN for what nothing is known about."""
+        """Scores by the keys of `evaluation.metrics`, 0 ... 100; NaN for what nothing is known about."""
         ...
 
     def matches(self) -> dict[str, Matches]:

@@ -61,11 +61,11 @@ class OperatingPoint(Generic[M]):
         return found and found.mean
 
     def score_spread(self, metric: str) -> Spread | None:
-        """As `score`, with its deviation."""
+        """The score with its standard deviation over the seeds."""
         return self.spread(lambda result: result.scores.get(metric))
 
     def spread(self, value: Callable[[M], float | None]) -> Spread | None:
-        """Of any value over the seeds; None where one of them has none."""
+        """Mean and standard deviation of any value over the seeds; None where one of them has none."""
         found = [number for result in self.results if (number := value(result)) is not None]
         if len(found) < len(self.results):
             return None

@@ -47,7 +47,7 @@ class Share(Stored):
 
     @property
     def refined(self) -> None:
-        """Of a codec's own guess."""
+        """None: shares are of g_a's own guess."""
 
     @property
     def scores(self) -> dict[str, float | None]:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 STRIDES = (4, 8, 16, 32, 64)
-"""Of P2 to P6, in pixels."""
+"""Strides of P2 to P6, in pixels."""
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from taskpress.recognition.weight_files import read_weights, rows
 
 PIXEL_MEAN = (103.530, 116.280, 123.675)
 PIXEL_STD = (57.375, 57.120, 58.395)
-"""Of blue, green and red in 0 … 255, subtracted and divided by."""
+"""Means and deviations of blue, green and red in 0 … 255, subtracted and divided by."""
 EXPECTED = "give a checkpoint of Detectron2's faster_rcnn_X_101_32x8d_FPN_3x"
 CLASS_WEIGHT = "roi_heads.box_predictor.cls_score.weight"
 COUNTER = re.compile(r"\.norm\.num_batches_tracked$")

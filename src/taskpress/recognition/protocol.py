@@ -15,8 +15,8 @@ from taskpress.targets import Task as Task
 class Recognizer(Protocol):
     """A frozen recognition model, differentiable in its images.
 
-    Implementations are `nn.Module`s whose parameters never require gradients and which stay in inference
-    mode whatever is done to them (`frozen`). Images are float tensors [3, H, W] in [0, 1], RGB, of any
+    Its parameters never require gradients, and it stays in inference mode whatever is done to it; those that
+    are `nn.Module`s are held to that. Images are float tensors [3, H, W] in [0, 1], RGB, of any
     sizes; resizing, letterboxing and normalization happen inside and are differentiable. Targets (what
     `taskpress.targets.TARGETS` lists for the task) come back in the pixels of the image that was passed.
     """

@@ -114,7 +114,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _identity(training: CodecTraining) -> str:
-    """Of everything that decides what branches learn alone."""
+    """A digest of everything that decides what branches learn alone."""
     config, objective = training.config, training.config.objective
     parts = [
         training.codec.fingerprint,

@@ -33,7 +33,7 @@ from taskpress.training.teacher import Teacher
 
 
 def step_seed(seed: int, step: int, rank: int = 0) -> int:
-    """Of torch's generator in a step: what noise and sampling depend on, and nothing else."""
+    """The seed of torch's generator in a step: what noise and sampling depend on, and nothing else."""
     return seed * 1_000_003 + step * 1009 + rank
 
 
@@ -55,7 +55,7 @@ class Batch:
 
 
 class Mixture:
-    """Several data sets, indexed as one."""
+    """Several data sets, whose pictures are numbered as those of one."""
 
     def __init__(self, datasets: list[Dataset]) -> None:
         self.datasets = datasets

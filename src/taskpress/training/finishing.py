@@ -52,7 +52,7 @@ class FinishConfig(Section):
 
     @classmethod
     def of(cls, part: Part, steps: int | None = None, learning_rate: float | None = None) -> FinishConfig:
-        """With the part's `DEFAULTS` for what is not given."""
+        """Settings with the part's `DEFAULTS` for what is not given."""
         usual_steps, usual_rate = DEFAULTS[part]
         return cls(
             part=part,

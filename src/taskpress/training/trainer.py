@@ -28,7 +28,8 @@ def build_trainer(
     accumulate: int = 1,
     holds_out: bool = False,
 ) -> lightning.Trainer:
-    """Without a folder, a trainer that only tells devices and ranks; ConfigError for settings it refuses.
+    """A trainer that writes into a folder; without one, it only tells devices and ranks. ConfigError for
+    settings that Lightning refuses.
 
     holds_out: whether it looks at held-out crops every `settings.held_out_every` steps
     """
