@@ -21,9 +21,10 @@ $(VENV)/installed-dev: $(VENV)/installed requirements-peers.txt
 demo: setup
 	$(BIN)/taskpress demo -o demo
 
-# Figures and tables of docs/ from the stored results; nothing is trained or measured.
+# Figures and tables of docs/ from the stored results, the fields of presets from their classes; nothing is trained or measured.
 results: setup
 	$(BIN)/python docs/redraw.py
+	$(BIN)/python docs/preset_page.py
 
 test: setup-dev
 	$(BIN)/python -m pytest

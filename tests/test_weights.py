@@ -9,7 +9,7 @@ import pytest
 
 from taskpress.coding.checkpoints import SHIPPED, shipped_names
 from taskpress.coding.codec import Codec
-from taskpress.training.config import ObjectiveConfig
+from taskpress.training.objective_config import ObjectiveConfig
 
 CODECS = shipped_names()
 MB = 1_000_000

@@ -25,9 +25,9 @@ from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer, SoftHeadedRecognizer
 from taskpress.recognition.slim_rcnn import PYRAMID, slim_rcnn
 from taskpress.targets import Task
-from taskpress.training.config import ObjectiveConfig
 from taskpress.training.data import Batch
 from taskpress.training.objective import Objective
+from taskpress.training.objective_config import ObjectiveConfig
 from taskpress.training.teacher import Teacher
 
 

@@ -25,10 +25,11 @@ from taskpress.training.allocation import (
     roi_weighted_mse,
     teaching_terms,
 )
-from taskpress.training.config import ObjectiveConfig, Preset
+from taskpress.training.config import Preset
 from taskpress.training.data import Batch, StepStream, open_sources
 from taskpress.training.module import CodecTraining
 from taskpress.training.objective import Objective
+from taskpress.training.objective_config import ObjectiveConfig
 from taskpress.training.presets import load_preset
 from taskpress.training.teacher import Teacher
 

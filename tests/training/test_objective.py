@@ -15,9 +15,9 @@ from taskpress.coding.estimate import Estimate
 from taskpress.detections import Category, Detections
 from taskpress.errors import RecognizerError
 from taskpress.recognition.protocol import Task
-from taskpress.training.config import ObjectiveConfig
 from taskpress.training.data import Batch
 from taskpress.training.objective import Objective, Weighted
+from taskpress.training.objective_config import ObjectiveConfig
 
 
 class Known:

@@ -20,9 +20,10 @@ from taskpress.recognition.protocol import Recognizer
 from taskpress.recognition.segmentation import SemanticSegmenter
 from taskpress.targets import Task
 from taskpress.training import run
-from taskpress.training.config import ObjectiveConfig, Preset
+from taskpress.training.config import Preset
 from taskpress.training.data import Batch
 from taskpress.training.objective import Objective
+from taskpress.training.objective_config import ObjectiveConfig
 from taskpress.training.teacher import Teacher
 
 GREY = ([0.5] * 3, [0.25] * 3)

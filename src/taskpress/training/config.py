@@ -14,6 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from taskpress.errors import ConfigError
 from taskpress.training.fields import BranchName, Factors, Name, Rates
+from taskpress.training.objective_config import ObjectiveConfig
 from taskpress.training.section import Section, explain
 
 START = "start"
@@ -21,9 +22,11 @@ START = "start"
 
 
 class CodecConfig(Section):
+    """The codec that is trained."""
+
     architecture: Literal[
         "cheng2020-attention", "cheng2020-anchor", "joint-autoregressive", "mean-scale-hyperprior"
-    ] = "cheng2020-attention"
+    ] = Field("cheng2020-attention", description="transforms and entropy models")
     channels: int = Field(32, ge=4, description="N: width of every layer")
     latent_channels: int | None = Field(
         None, ge=4, description="M; only for architectures where it differs from N"
@@ -35,6 +38,8 @@ class CodecConfig(Section):
 
 
 class DataConfig(Section):
+    """What it is trained on: random crops of pictures, without labels."""
+
     sources: list[str | dict[str, str]] = Field(
         min_length=1,
         description="a mixture: a folder of pictures, {images: DIR, annotations: FILE}, `scenes:COUNT`, or "
@@ -42,7 +47,7 @@ class DataConfig(Section):
     )
     long_side: int | None = Field(None, ge=16, description="pictures are first scaled to this long side")
     patch: int = Field(256, ge=64, multiple_of=64, description="side of the random square crop")
-    flip: bool = True
+    flip: bool = Field(True, description="mirror half of the crops")
     scale: Factors | None = Field(
         None,
         description="each picture is scaled by a factor between these two before it is cropped, all ratios "
@@ -55,7 +60,7 @@ class DataConfig(Section):
         description="brightness, contrast and saturation of each crop are multiplied by factors between "
         "1 - jitter and 1 + jitter; labels stay those of the picture as it is",
     )
-    batch: int = Field(1, ge=1)
+    batch: int = Field(1, ge=1, description="crops of a step, on each device")
     workers: int = Field(0, ge=0, description="processes that read pictures; 0 reads in the training process")
     held_out: list[str | dict[str, str]] | None = Field(
         None,
@@ -66,89 +71,19 @@ class DataConfig(Section):
     held_out_crops: int = Field(64, ge=1, description="how many of them; the same ones every time")
 
 
-class BranchFirstConfig(Section):
-    """What the auxiliary branch learns alone, on latents of the codec as the training begins.
-
-    A fresh branch finds next to nothing in Ẑ, so its gradient cannot tell the encoder what objects need. No
-    arm sees other batches for it: the steps of the training are counted from its end.
-    """
-
-    steps: int = Field(ge=1)
-    batch: int = Field(8, ge=1)
-    learning_rate: float = Field(3e-3, gt=0)
-
-
-class ObjectiveConfig(Section):
-    """The terms of eq. (1), L = λ (L_task + α L_aux) + R; λ comes from the experiment's `rates`."""
-
-    task: Literal["none", "outputs", "soft", "features", "both"] = Field(
-        "outputs",
-        description="L_task on the recognizer's outputs: through pseudo-labels or, soft, number by number; "
-        "on its features; or on outputs through pseudo-labels and features both",
-    )
-    labels: Literal["picture", "crop"] = Field(
-        "picture",
-        description="pseudo-labels are of the whole picture, made once and cut with it; or of the very crop, "
-        "which the teacher then looks at in every step",
-    )
-    feature_weight: float = Field(1.0, ge=0, description="share of the feature term in L_task")
-    alpha: float = Field(0.0, ge=0, description="α: weight of the auxiliary loss; 0 builds no branch")
-    alpha_schedule: Literal["constant", "cosine"] = Field(
-        "constant", description="cosine: α falls to 0 over the training"
-    )
-    auxiliary: BranchName = Field(
-        "detection", description="branch, which must fit the recognizer's task, or python:FILE.py:CLASS"
-    )
-    auxiliary_width: int = Field(64, ge=8)
-    auxiliary_first: BranchFirstConfig | None = Field(
-        None, description="the branch learns alone before the codec does; none: from the first step with it"
-    )
-    quantization: Literal["noise", "straight-through", "rounded"] = Field(
-        "noise",
-        description="what stands for rounding in training: noise; straight-through, where synthesis and "
-        "branch see rounded latents and the rate keeps the noise; or rounded, where the rate is of them, too",
-    )
-    mse: float = Field(0.0, ge=0, description="share of 255² x mean squared error added to L_task")
-    roi_weight: float = Field(
-        1.0, gt=0, description="weight of squared errors inside the teacher's boxes, in the term `mse`"
-    )
-    allocation: Literal["none", "roi", "semantic"] = Field(
-        "none",
-        description="explicit bit allocation: a foreground model, or a policy over semantic regions; "
-        "it stays in the encoder and its map in the files",
-    )
-    allocation_levels: int = Field(5, ge=3, le=15, description="quantization levels, an odd number")
-    allocation_width: int = Field(32, ge=8, multiple_of=8, description="channels of the allocator's network")
-    allocation_weight: float = Field(1.0, gt=0, description="weight of what teaches the allocator")
-
-    @model_validator(mode="after")
-    def _levels_and_weights_mean_something(self) -> ObjectiveConfig:
-        if self.allocation_levels % 2 == 0:
-            raise ValueError("allocation_levels is an odd number, so that there is a middle one")
-        if self.roi_weight != 1 and self.mse == 0:
-            raise ValueError("roi_weight weighs the term `mse`, which is 0 here")
-        return self
-
-    @property
-    def needs_labels(self) -> bool:
-        """Whether any term is held against the teacher's labels."""
-        return self.alpha > 0 or self.task in ("outputs", "both") or self.needs_boxes
-
-    @property
-    def needs_boxes(self) -> bool:
-        """Whether any term asks where objects are, so that only a recognizer that says so will do."""
-        return self.allocation != "none" or self.roi_weight != 1
-
-
 class OptimizerConfig(Section):
-    learning_rate: float = Field(1e-4, gt=0)
+    """Adam, and for how long."""
+
+    learning_rate: float = Field(1e-4, gt=0, description="of the codec")
     auxiliary_learning_rate: float | None = Field(
         None, gt=0, description="of what begins from random weights, branch and allocator; none: the codec's"
     )
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, description="length of the training")
     epochs: float | None = Field(None, gt=0, le=1e6, description="instead of steps: passes over the sources")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine"] = Field(
+        "constant", description="cosine: the learning rate falls to 0 over the training"
+    )
     clip: float | None = Field(1.0, gt=0, description="largest gradient norm")
     clip_apart: bool = Field(False, description="clip codec, branch and allocator each by its own norm")
     accumulate: int = Field(1, ge=1, description="batches of each device whose gradients make one step")
@@ -164,12 +99,14 @@ class OptimizerConfig(Section):
 class TrainerConfig(Section):
     """Where and how Lightning's Trainer runs."""
 
-    accelerator: str = "auto"
+    accelerator: str = Field("auto", description="Lightning's: auto, cpu, gpu, …")
     devices: int | str = Field(1, description="how many, or which: '0,' is the first alone")
     nodes: int = Field(1, ge=1, description="machines, each with so many devices")
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = Field(
+        "32-true", description="what the codec trains in; recognizers compute in float32"
+    )
     checkpoint_every: int = Field(200, ge=1, description="steps between checkpoints")
-    log_every: int = Field(20, ge=1)
+    log_every: int = Field(20, ge=1, description="steps between rows of the log")
     held_out_every: int = Field(500, ge=1, description="steps between looks at `data.held_out`")
 
     @property
@@ -197,8 +134,10 @@ class StartConfig(Section):
     seed: int | None = Field(
         None, ge=0, lt=2**32, description="for arms repeated from one start; none: the preset's seed"
     )
-    objective: ObjectiveConfig = ObjectiveConfig(task="none", mse=1.0)
-    optimizer: OptimizerConfig
+    objective: ObjectiveConfig = Field(
+        ObjectiveConfig(task="none", mse=1.0), description="its own; by default mean squared error alone"
+    )
+    optimizer: OptimizerConfig = Field(description="its own")
 
     @model_validator(mode="after")
     def _one_kind(self) -> StartConfig:
@@ -211,7 +150,7 @@ class FurtherRecognizer(Section):
     """One more recognizer that a codec serves: λ · weight · (its L_task + α · its L_aux) joins the loss."""
 
     recognizer: str = Field(description="as on the command line")
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, description="of its losses")
     auxiliary: BranchName | None = Field(None, description="its own branch on Ẑ; none: no L_aux of it")
 
 
@@ -257,22 +196,24 @@ class RunConfig(Section):
 
 
 class Preset(Section):
-    name: Name
-    seed: int = Field(1, ge=0, lt=2**32)
+    """One experiment: trainings that differ in arm and λ alone."""
+
+    name: Name = Field(description="of the experiment; codecs are called NAME-ARM-qN")
+    seed: int = Field(1, ge=0, lt=2**32, description="of crops, noise and fresh weights")
     recognizer: str | None = Field(None, description="teacher and frozen recognizer, as on the command line")
     recognizer_weight: float = Field(1.0, gt=0, description="of its losses, where there are further ones")
     further: list[FurtherRecognizer] = Field([], description="more recognizers served by the same codec")
-    codec: CodecConfig = CodecConfig()
-    data: DataConfig
-    start: StartConfig | None = None
-    objective: ObjectiveConfig = ObjectiveConfig()
-    optimizer: OptimizerConfig
+    codec: CodecConfig = Field(CodecConfig(), description="the codec")
+    data: DataConfig = Field(description="the pictures")
+    start: StartConfig | None = Field(None, description="what all arms begin from; none: from `codec.init`")
+    objective: ObjectiveConfig = Field(ObjectiveConfig(), description="the loss, but for what arms change")
+    optimizer: OptimizerConfig = Field(description="of every arm")
     rates: Rates = Field(description="λ of each rate, lowest rate first")
     arms: dict[Name, dict[str, Any]] = Field(
         min_length=1,
         description="name of the curve -> what it changes in `objective` (and `rates`, where its λ differ)",
     )
-    trainer: TrainerConfig = TrainerConfig()
+    trainer: TrainerConfig = Field(TrainerConfig(), description="where and how it runs")
 
     def runs(self) -> list[RunConfig]:
         """Every training of the experiment, the starts (if any) first."""

@@ -19,8 +19,8 @@ from taskpress.recognition.device import full_precision, move
 from taskpress.recognition.protocol import CropRecognizer, Recognizer, SoftRecognizer
 from taskpress.targets import Target
 from taskpress.training.allocation import roi_weighted_mse
-from taskpress.training.config import ObjectiveConfig
 from taskpress.training.data import Batch
+from taskpress.training.objective_config import ObjectiveConfig
 
 
 class Weighted(NamedTuple):

@@ -71,7 +71,7 @@ class Teacher:
         return labels
 
     def _keep(self, digest: str, labels: Target) -> None:
-        """Keeps an entry in memory, and drops the longest unused ones: masks of many pictures would fill it."""
+        """Keeps an entry in memory, and drops the longest unused: masks of many pictures would fill it."""
         size = OBJECTS + sum(array.nbytes for array in labels.arrays().values())
         self._known[digest] = labels, size
         self._bytes += size
