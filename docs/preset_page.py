@@ -11,8 +11,8 @@ from taskpress.training.config import Preset
 PAGE = Path(__file__).parent / "preset.md"
 HEAD = """# Every field of a preset
 
-A preset is a YAML file of these fields. Those without a default have to be given; a misspelt one is an error. On
-the command line a field is changed by its path, as in `taskpress train scenes optimizer.steps=500 -o runs/mine`.
+A preset is a YAML file of these fields. Those without a default have to be given; a misspelt one is an error.
+On the command line a field is changed by its path: `taskpress train scenes optimizer.steps=500 -o runs/mine`.
 Environment variables in paths (`${TASKPRESS_DATA}/photos`) are expanded where they are used. The
 [presets](../src/taskpress/presets) that are shipped show most fields in use.
 """
