@@ -3,6 +3,9 @@
 The command line prints these as one line; anything else is a defect and shows its traceback.
 """
 
+import difflib
+from collections.abc import Collection
+
 
 class TaskPressError(Exception):
     """Base of every error a user can cause and mend."""
@@ -35,3 +38,9 @@ class ConfigError(TaskPressError, ValueError):
 
 class TrainingError(TaskPressError):
     """A training that has diverged."""
+
+
+def suggestion(word: str, known: Collection[str]) -> str:
+    """The end of a message about a name that does not exist: the nearest one that does, and all of them."""
+    near = difflib.get_close_matches(word.lower(), known, n=1, cutoff=0.4)
+    return f"{f'did you mean {near[0]}? ' if near else ''}(known: {', '.join(known)})"

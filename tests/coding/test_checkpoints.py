@@ -110,7 +110,7 @@ def test_what_is_no_codec_is_refused(lively, tmp_path: Path) -> None:
     for changes, message in (
         ({"metadata": {"format": "other"}}, "no TaskPress codec"),
         ({"metadata": {"format_version": "9"}}, "format 9"),
-        ({"metadata": {"architecture": "mean-scale-hyperpriors"}}, "did you mean 'mean-scale-hyperprior'"),
+        ({"metadata": {"architecture": "mean-scale-hyperpriors"}}, "did you mean mean-scale-hyperprior"),
         ({"metadata": {"channels": "many"}}, "metadata is damaged"),
         ({"metadata": {"channels": "100000000"}}, "not between"),
         ({"metadata": {"channels": "20"}}, "shape"),

@@ -76,7 +76,7 @@ def test_names() -> None:
 
 
 def test_unknown_kind_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"'jpg'.*'jpeg'"):
+    with pytest.raises(ConfigError, match=r"'jpg'.*did you mean jpeg"):
         anchors.anchor("jpg", 30)
     with pytest.raises(ConfigError, match="jpeg, webp, avif, jpegxl, heic"):
         anchors.anchor("zzz", 30)

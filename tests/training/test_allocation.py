@@ -257,7 +257,7 @@ def test_an_initial_codec_keeps_its_allocator_and_no_other_is_put_over_it(tmp_pa
         ("arms.roi.allocation_levels=4", "odd"),
         ("arms.roi.mse=0", "roi_weight weighs"),
         ("arms.roi.allocation=rio", "allocation"),
-        ("arms.semantic.allocatoin=roi", "did you mean `allocation`"),
+        ("arms.semantic.allocatoin=roi", "did you mean allocation"),
     ],
 )
 def test_a_wrong_setting_is_named(setting: str, message: str) -> None:

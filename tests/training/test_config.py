@@ -91,7 +91,7 @@ def test_a_wrong_setting_is_named_in_one_line(tmp_path: Path, setting: str, name
 
 
 def test_an_unknown_preset_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean `scenes`"):
+    with pytest.raises(ConfigError, match="did you mean scenes"):
         load_preset("scene")
 
 

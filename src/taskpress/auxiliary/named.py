@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 from taskpress.auxiliary.branch import AuxiliaryBranch, Heads, Learns
-from taskpress.errors import ConfigError
+from taskpress.errors import ConfigError, suggestion
 from taskpress.own_code import is_own
 from taskpress.targets import Task
 
@@ -30,10 +29,8 @@ def check_auxiliary(kind: str, task: Task | None = None) -> None:
     if is_own(kind):
         return
     if kind not in FITTING:
-        nearest = difflib.get_close_matches(kind.lower(), FITTING, n=1, cutoff=0.4)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        known = ", ".join([*FITTING, "python:FILE.py:CLASS"])
-        raise ConfigError(f"no auxiliary branch is named '{kind}'; {hint}(known: {known})")
+        known = [*FITTING, "python:FILE.py:CLASS"]
+        raise ConfigError(f"no auxiliary branch is named '{kind}'; {suggestion(kind, known)}")
     if task is not None and task not in FITTING[kind]:
         fitting = " or ".join(f"`{name}`" for name, tasks in FITTING.items() if task in tasks)
         raise ConfigError(

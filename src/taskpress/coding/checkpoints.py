@@ -20,7 +20,7 @@ from taskpress.coding.files import atomic_write
 from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.models import ARCHITECTURES, SQUARE_ARCHITECTURES
 from taskpress.coding.named_allocators import build_allocator
-from taskpress.errors import CodecError
+from taskpress.errors import CodecError, suggestion
 
 FORMAT = "taskpress-codec"
 FORMAT_VERSION = "1"
@@ -57,8 +57,8 @@ class Checkpoint(NamedTuple):
 def build_model(architecture: str, channels: int, latent_channels: int, origin: str) -> HyperpriorModel:
     """A model with fresh weights; CodecError, its message starting with `origin`, for what does not exist."""
     if architecture not in ARCHITECTURES:
-        near = difflib.get_close_matches(architecture, ARCHITECTURES, n=1, cutoff=0.0)[0]
-        raise CodecError(f"{origin}: unknown architecture {architecture!r}; did you mean {near!r}?")
+        hint = suggestion(architecture, ARCHITECTURES)
+        raise CodecError(f"{origin}: no architecture is named '{architecture}'; {hint}")
     if not 2 <= channels <= 4096 or not 2 <= latent_channels <= 4096:
         raise CodecError(f"{origin}: channels {channels}, {latent_channels} are not between 2 and 4096")
     if architecture in SQUARE_ARCHITECTURES and latent_channels != channels:

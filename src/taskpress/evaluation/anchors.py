@@ -8,7 +8,6 @@ JPEG, WebP and AVIF are Pillow's; the others come with the extra `taskpress[anch
 
 from __future__ import annotations
 
-import difflib
 import importlib.util
 import io
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, features
 
-from taskpress.errors import ConfigError
+from taskpress.errors import ConfigError, suggestion
 
 SETTINGS: dict[str, dict[str, Any]] = {
     # Tables fitted to the picture and progressive scans: a few percent smaller at the same pixels. 4:4:4
@@ -90,9 +89,7 @@ def anchor(kind: str, quality: int) -> Anchor:
     a package that is not installed.
     """
     if kind not in SETTINGS:
-        nearest = difflib.get_close_matches(kind.lower(), SETTINGS, n=1, cutoff=0.4)
-        remedy = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(SETTINGS)}"
-        raise ConfigError(f"unknown anchor {kind!r}: {remedy}")
+        raise ConfigError(f"no anchor is named '{kind}'; {suggestion(kind, SETTINGS)}")
     if not 0 <= quality <= 100:
         raise ConfigError(f"quality {quality} of anchor {kind!r} is not within 0 and 100")
     if kind in PACKAGES:

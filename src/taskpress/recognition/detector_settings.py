@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from dataclasses import dataclass, fields
 
-from taskpress.errors import RecognizerError
+from taskpress.errors import RecognizerError, suggestion
 
 SETTINGS = re.compile(r"\?(\w+=[^,?/]*(?:,\w+=[^,?/]*)*)$")
 
@@ -47,9 +46,7 @@ def parse_settings(spec: str) -> tuple[str, DetectorSettings]:
     for pair in match[1].split(","):
         key, _, text = pair.partition("=")
         if key not in known:
-            nearest = difflib.get_close_matches(key, known, n=1, cutoff=0.4)
-            hint = f"did you mean {nearest[0]}? " if nearest else ""
-            raise RecognizerError(f"{spec}: no setting is named '{key}'; {hint}(known: {', '.join(known)})")
+            raise RecognizerError(f"{spec}: no setting is named '{key}'; {suggestion(key, known)}")
         values[key] = _edge(spec, key, text) if key.endswith("_edge") else _number(spec, key, text)
     return spec[: match.start()], DetectorSettings(**values)  # type: ignore[arg-type]
 

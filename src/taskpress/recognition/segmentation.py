@@ -3,14 +3,13 @@ LR-ASPP (Howard et al., ICCV 2019)."""
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from taskpress.errors import RecognizerError
+from taskpress.errors import RecognizerError, suggestion
 from taskpress.recognition.frozen_model import FrozenModel, load_torchvision, stacked
 from taskpress.recognition.protocol import Task
 from taskpress.targets import UNCOUNTED, SemanticMap
@@ -71,9 +70,7 @@ def load_segmenter(name: str, weights: str | None = None) -> SemanticSegmenter:
     Raises RecognizerError for an unknown name, weights that are missing or do not fit, or a failed download.
     """
     if name not in MODELS:
-        nearest = difflib.get_close_matches(name, MODELS, n=1, cutoff=0.3)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise RecognizerError(f"no segmentation model is named '{name}'; {hint}(known: {', '.join(MODELS)})")
+        raise RecognizerError(f"no segmentation model is named '{name}'; {suggestion(name, MODELS)}")
     spec = name if weights is None else f"{name}:{weights}"
 
     loaded = load_torchvision(MODELS[name], spec, weights, weights_backbone=None)

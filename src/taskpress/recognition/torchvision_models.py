@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
 from taskpress.detections import Category
-from taskpress.errors import RecognizerError
+from taskpress.errors import RecognizerError, suggestion
 from taskpress.recognition.coco_categories import COCO_CATEGORIES
 from taskpress.recognition.detector_settings import DetectorSettings
 from taskpress.recognition.faster_rcnn import FasterRCNN
@@ -85,9 +84,7 @@ def from_torchvision(
     """
     if name not in OWN and name not in RESNETS:
         known = [*OWN, *RESNETS]
-        nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.3)
-        hint = f"did you mean {nearest[0]}? " if nearest else ""
-        raise RecognizerError(f"no detector is named '{name}'; {hint}(known: {', '.join(known)})")
+        raise RecognizerError(f"no detector is named '{name}'; {suggestion(name, known)}")
     family = OWN[name][0] if name in OWN else FASTER_RCNN
     published = _published(name)
     if weights is None or weights in published:

@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from taskpress.errors import ConfigError
+from taskpress.errors import ConfigError, suggestion
 from taskpress.training.config import Preset
-from taskpress.training.section import explain, nearest
+from taskpress.training.section import explain
 from taskpress.training.yaml_text import parse_yaml
 
 
@@ -53,7 +53,7 @@ def _read_yaml(name_or_path: str) -> dict[str, Any]:
     elif name_or_path in shipped_presets():
         text = (resources.files("taskpress") / "presets" / f"{name_or_path}.yaml").read_text()
     else:
-        raise ConfigError(f"{name_or_path}: no such preset{nearest(name_or_path, shipped_presets())}")
+        raise ConfigError(f"{name_or_path}: no such preset; {suggestion(name_or_path, shipped_presets())}")
     tree = parse_yaml(text, name_or_path)
     if not isinstance(tree, dict):
         raise ConfigError(f"{name_or_path}: holds no settings; expected `key: value` lines")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
-
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+from taskpress.errors import suggestion
 
 
 class Section(BaseModel):
@@ -21,7 +21,7 @@ def explain(error: ValidationError) -> str:
         message = first["msg"].removeprefix("Value error, ")
         return f"`{where}`: {message}" if where else message
     *parents, field = first["loc"]
-    return f"unknown key `{where}`{nearest(str(field), _fields_at(parents, error.title))}"
+    return f"unknown key `{where}`; {suggestion(str(field), _fields_at(parents, error.title))}"
 
 
 def _fields_at(parents: list[int | str], title: str) -> list[str]:
@@ -36,9 +36,3 @@ def _fields_at(parents: list[int | str], title: str) -> list[str]:
             break
         model = sections[0]
     return list(model.model_fields)
-
-
-def nearest(word: str, known: list[str]) -> str:
-    """The end of a message about a word that does not exist."""
-    close = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean `{close[0]}`?" if close else f"; known: {', '.join(known)}"
