@@ -10,9 +10,10 @@ from torchvision.ops import box_iou
 from taskpress.auxiliary.branch import PRIOR, AuxiliaryBranch, branch_cost
 from taskpress.auxiliary.detection import DetectionBranch
 from taskpress.auxiliary.features import FeaturesBranch
-from taskpress.auxiliary.foreground import ForegroundBranch, coverage
+from taskpress.auxiliary.foreground import ForegroundBranch
 from taskpress.auxiliary.named import build_auxiliary
 from taskpress.auxiliary.objectness import ObjectnessBranch
+from taskpress.boxes import coverage
 from taskpress.coding.codec import Codec
 from taskpress.detections import Detections
 from taskpress.errors import ConfigError

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taskpress.auxiliary.assignment import assign_cells
-from taskpress.auxiliary.foreground import coverage
+from taskpress.boxes import coverage
 
 
 def owners(boxes: list[list[float]], height: int = 4, width: int = 5) -> list[list[int]]:

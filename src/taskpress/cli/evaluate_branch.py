@@ -68,8 +68,8 @@ def evaluate_branch(
     from taskpress.coding.files import atomic_write
     from taskpress.evaluation.branch_scores import BranchResult, look_at_latents
     from taskpress.evaluation.detections_figure import detections_figure
-    from taskpress.evaluation.result import command_line, versions
     from taskpress.evaluation.stored import check_same
+    from taskpress.provenance import command_line, versions
     from taskpress.training.restore import restore
 
     device = checked_device(device)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from taskpress.provenance import command_line
 
 
 def finish(
@@ -64,6 +64,6 @@ def finish(
         settings = FinishConfig.of(part, steps, learning_rate)
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
-    command = shlex.join(["taskpress", *sys.argv[1:]])
+    command = command_line()
     for path in finish(codecs, output, settings, command, data or (), recognizer):
         typer.echo(path)

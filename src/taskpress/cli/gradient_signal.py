@@ -38,7 +38,7 @@ def gradient_signal(
     Example: taskpress gradient-signal runs/scenes/aux-q1 runs/heads/aux-q1 -o signal.png
     """
     from taskpress.evaluation.gradient_signal import GradientSignals, signal_figure
-    from taskpress.evaluation.result import command_line, versions
+    from taskpress.provenance import command_line, versions
     from taskpress.training.expected_gradients import signals
     from taskpress.training.restore import restore
 

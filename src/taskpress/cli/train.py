@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from taskpress.provenance import command_line
 
 
 def train(
@@ -41,6 +41,6 @@ def train(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    command = shlex.join(["taskpress", *sys.argv[1:]])
+    command = command_line()
     for path in train_experiment(load_preset(preset, settings), output, only or (), limit_steps, command):
         typer.echo(path)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from taskpress.provenance import command_line
 
 
 def train_recognizer(
@@ -33,7 +33,7 @@ def train_recognizer(
         torch.set_num_threads(threads)
     settings = RecognizerTraining(steps=steps, batch=batch, seed=seed)
     model = train(settings, output)
-    card = export(model, settings, output, shlex.join(["taskpress", *sys.argv[1:]]), images)
+    card = export(model, settings, output, command_line(), images)
     if as_json:
         typer.echo(json.dumps(card, ensure_ascii=False))
     else:

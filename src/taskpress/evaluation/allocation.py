@@ -6,6 +6,7 @@ channels; each position stands for the stride × stride pixels it covers, as in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from taskpress.boxes import covered_areas
 from taskpress.coding.codec import Codec
 from taskpress.coding.images import resize_long_side, to_tensor
 from taskpress.datasets.dataset import Dataset
@@ -93,22 +95,14 @@ def bits_in_boxes(allocation: Allocation, boxes: Tensor, stride: int = STRIDE) -
     """Bits of a picture inside the union of boxes; see `share_in_boxes`."""
     rows, columns = _cell_edges(allocation, stride)
     density, outside = _density(allocation, rows, columns)
-    ys, xs, covered = _union(boxes, allocation.size, rows, columns)
-    if not covered.any():
-        return 0.0
-    areas = np.diff(ys)[:, None] * np.diff(xs)[None, :] * covered
-    # Every piece of the refined grid lies in exactly one cell.
-    cell_row = np.searchsorted(rows, ys[:-1], side="right") - 1
-    cell_column = np.searchsorted(columns, xs[:-1], side="right") - 1
-    inside = float((areas * density[np.ix_(cell_row, cell_column)]).sum())
-    return inside + outside * float(areas.sum()) / (allocation.size[0] * allocation.size[1])
+    areas = covered_areas(boxes, torch.from_numpy(rows), torch.from_numpy(columns)).numpy()
+    return float((areas * density).sum()) + outside * float(areas.sum()) / math.prod(allocation.size)
 
 
 def area_in_boxes(boxes: Tensor, size: tuple[int, int]) -> float:
     """Pixels, exactly, inside the union of boxes [n, 4] clipped to a picture of (height, width)."""
-    height, width = size
-    ys, xs, covered = _union(boxes, size, np.array([0, height]), np.array([0, width]))
-    return float((np.diff(ys)[:, None] * np.diff(xs)[None, :] * covered).sum())
+    rows, columns = (torch.tensor([0, side]) for side in size)
+    return covered_areas(boxes, rows, columns).item()
 
 
 def dataset_share(
@@ -149,19 +143,3 @@ def _density(
     areas = np.diff(rows)[:, None] * np.diff(columns)[None, :]
     density = np.divide(allocation.cells, areas, out=np.zeros(areas.shape), where=areas > 0)
     return density, float(allocation.cells[areas == 0].sum())
-
-
-def _union(
-    boxes: Tensor, size: tuple[int, int], rows: NDArray[np.int64], columns: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """The grid of rows and columns refined by all box edges: ys, xs, and which pieces some box covers."""
-    height, width = size
-    corners = boxes.detach().double().cpu().numpy().reshape(-1, 4).clip(0, [width, height, width, height])
-    xs = np.unique(np.concatenate([columns, corners[:, 0], corners[:, 2]]))
-    ys = np.unique(np.concatenate([rows, corners[:, 1], corners[:, 3]]))
-    covered = np.zeros((len(ys) - 1, len(xs) - 1), bool)
-    for x0, y0, x1, y1 in corners:
-        left, right = np.searchsorted(xs, [x0, x1])
-        top, bottom = np.searchsorted(ys, [y0, y1])
-        covered[top:bottom, left:right] = True
-    return ys, xs, covered

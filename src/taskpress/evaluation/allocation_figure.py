@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from taskpress.evaluation.allocation import Allocation, area_in_boxes, bits_per_pixel, share_in_boxes
 from taskpress.evaluation.curve_drawing import verbatim
+from taskpress.evaluation.figures import new_figure, to_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,21 +33,13 @@ def allocation_figure(image: NDArray[np.uint8], boxes: Tensor, panels: Sequence[
 
     image: uint8 RGB [H, W, 3]; boxes: [n, 4] x0 y0 x1 y1 in its pixels, may be empty.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     maps = [bits_per_pixel(panel.allocation, panel.stride) for panel in panels]
     # The few costliest cells would push all else into the dark.
     top = max(float(np.percentile(bits, 99.5)) for bits in maps) or 1.0
     height, width = image.shape[:2]
     panel_width = 3.4
     rows = 2 if any(panel.levels is not None for panel in panels) else 1
-    figure = Figure(
-        figsize=(panel_width * (1 + len(maps)) + 0.8, rows * (panel_width * height / width + 0.9)),
-        dpi=150,
-        layout="constrained",
-    )
-    FigureCanvasAgg(figure)
+    figure = new_figure(panel_width * (1 + len(maps)) + 0.8, rows * (panel_width * height / width + 0.9))
     axes, *below = figure.subplots(rows, 1 + len(maps), squeeze=False)
     axes[0].imshow(image)
     axes[0].set_title("input", fontsize=10)
@@ -73,9 +65,7 @@ def allocation_figure(image: NDArray[np.uint8], boxes: Tensor, panels: Sequence[
         below[0][0].set_axis_off()
         for ax, panel in zip(below[0][1:], panels, strict=True):
             _draw_levels(ax, panel, max(1, finest), boxes)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def _caption(panel: Drawn, boxes: Tensor) -> str:

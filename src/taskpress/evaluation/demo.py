@@ -31,8 +31,9 @@ from taskpress.evaluation.detections_figure import Found, detections_figure
 from taskpress.evaluation.rate_accuracy import CodecCoder, Coder, Reference, evaluate, make_reference
 from taskpress.evaluation.rd_figure import write_comparison
 from taskpress.evaluation.report import Picture, render_report
-from taskpress.evaluation.result import Result, command_line
+from taskpress.evaluation.result import Result
 from taskpress.evaluation.shares import Share, collect, share_of
+from taskpress.provenance import command_line
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from torchvision.ops import box_iou
 
 from taskpress.detections import Category, Detections
+from taskpress.evaluation.figures import new_figure, to_png
 
 RIGHT, WRONG = "#00E5FF", "#FF6A3D"
 PANEL = 3.6
@@ -40,13 +40,10 @@ def judged(title: str, image: NDArray[np.uint8], found: Detections, labels: Dete
 
 def detections_figure(rows: Sequence[Sequence[Found]], categories: Sequence[Category]) -> bytes:
     """PNG: rows of equally many panels with their boxes, each with its category and score."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
 
     heights = [PANEL * row[0].image.shape[0] / row[0].image.shape[1] + 0.3 for row in rows]
-    figure = Figure(figsize=(PANEL * len(rows[0]), sum(heights)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(PANEL * len(rows[0]), sum(heights), dpi=120)
     grid = figure.subplots(len(rows), len(rows[0]), squeeze=False, height_ratios=heights)
     for axes, row in zip(grid, rows, strict=True):
         for ax, (title, image, objects, right) in zip(axes, row, strict=True):
@@ -72,6 +69,4 @@ def detections_figure(rows: Sequence[Sequence[Found]], categories: Sequence[Cate
                 )
     if any(panel.right is not None for row in rows for panel in row):
         figure.supxlabel("blue: class and place (IoU ≥ 0.5) of a label; orange: not", fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)

@@ -6,7 +6,6 @@ the batch's own. What moves an encoder over many steps is the expectation of wha
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from itertools import combinations
 from typing import ClassVar, NamedTuple
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from taskpress.evaluation.curve_drawing import COLOURS
+from taskpress.evaluation.figures import new_figure, to_png
 from taskpress.evaluation.stored import Stored, StoredFile
 
 COLUMNS = 2**14
@@ -144,13 +144,9 @@ def _jackknife(values: NDArray[np.float64]) -> float:
 
 def signal_figure(found: GradientSignals) -> bytes:
     """PNG: of every training a bar for each term's signal, its interval, and a mark for its noise."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     terms = list(dict.fromkeys(name for one in found.trainings for name in one.terms))
     count = len(found.trainings)
-    figure = Figure(figsize=(max(6.4, 1.6 * count + 2.4), 4.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(6.4, 1.6 * count + 2.4), 4.6)
     ax = figure.subplots()
     width = 0.8 / len(terms)
     for place, name in enumerate(terms):
@@ -172,9 +168,7 @@ def signal_figure(found: GradientSignals) -> bytes:
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 _LABELS = {"task": "λ L_task", "aux": "λ α L_aux", "rate": "R"}

@@ -6,7 +6,6 @@ noisy values of several magnitudes, so a window of steps is told by its median a
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import numpy as np
 from pydantic import Field
 
 from taskpress.evaluation.curve_drawing import COLOURS, places
+from taskpress.evaluation.figures import new_figure, to_png
 from taskpress.evaluation.stored import Stored, StoredFile
 
 if TYPE_CHECKING:
@@ -86,13 +86,9 @@ def windows(rows: Iterable[Mapping[str, float]], length: int) -> list[Window]:
 
 def gradients_figure(gradients: Gradients) -> bytes:
     """PNG: a column for each λ, above the norms of both gradients, below their cosine; a colour an arm."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rates = sorted({pull.rate for pull in gradients.pulls})
     looks = places(dict.fromkeys(pull.arm for pull in gradients.pulls))
-    figure = Figure(figsize=(max(6.4, 3.6 * len(rates) + 0.8), 6.4), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(6.4, 3.6 * len(rates) + 0.8), 6.4)
     grid = figure.subplots(2, len(rates), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 2))
     for column, rate in enumerate(rates):
         norms, cosine = grid[:, column]
@@ -128,9 +124,7 @@ def gradients_figure(gradients: Gradients) -> bytes:
     figure.suptitle(
         f"{gradients.experiment}: medians and quartiles over {gradients.window} steps", fontsize=10
     )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def _draw(ax: Axes, pull: Pull, name: str, colour: str, label: str | None, style: str) -> None:

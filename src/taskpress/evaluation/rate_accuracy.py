@@ -31,13 +31,12 @@ from taskpress.evaluation.result import (
     RefinedAs,
     Result,
     TrainedAs,
-    command_line,
     level_of,
     same_level,
-    versions,
 )
 from taskpress.evaluation.scoring import Truth, open_truth
 from taskpress.evaluation.stored import check_same
+from taskpress.provenance import command_line, versions
 from taskpress.recognition.device import device_of
 from taskpress.recognition.protocol import Recognizer
 

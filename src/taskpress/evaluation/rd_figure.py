@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from taskpress.coding.files import atomic_write
 from taskpress.evaluation.comparison import Comparison
 from taskpress.evaluation.curve_drawing import draw_curve, places, rate_axis, verbatim
+from taskpress.evaluation.figures import new_figure, to_png
 from taskpress.evaluation.metrics import Metric
 from taskpress.evaluation.result import Result
 
@@ -39,14 +39,10 @@ def rd_figure(comparison: Comparison) -> bytes:
 
     Of a curve with several seeds each one is drawn lightly and the means in full.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     # The teacher's labels are the steadier measure on few pictures, so they come first.
     ordered = sorted(comparison.metrics, key=lambda metric: not metric.key.startswith("teacher_"))
     panels = [metric for metric in ordered if _rates(comparison.curves, metric)] or ordered[:1]
-    figure = Figure(figsize=(5.6 * len(panels), 4.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(5.6 * len(panels), 4.6)
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, metric in zip(axes, panels, strict=True):
         _panel(ax, comparison, metric)
@@ -61,9 +57,7 @@ def rd_figure(comparison: Comparison) -> bytes:
         f"{any_result.images} pictures of {any_result.dataset}{scaled} · recognizer {any_result.recognizer}"
     )
     figure.suptitle(verbatim(title), fontsize=10)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)
 
 
 def _legend(figure: Figure, handles: list[Artist], labels: list[str], columns: int) -> None:

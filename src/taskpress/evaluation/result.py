@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import io
 import json
-import platform
-import shlex
-import sys
 import zipfile
 import zlib
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,19 +19,6 @@ from taskpress.evaluation.fidelity import Fidelity
 from taskpress.evaluation.matching import Matches
 from taskpress.evaluation.stored import Stored
 from taskpress.targets import Task
-from taskpress.version import __version__
-
-_PACKAGES = (
-    "torch",
-    "torchvision",
-    "numpy",
-    "pillow",
-    "constriction",
-    "faster-coco-eval",
-    "onnx2torch",
-    "imagecodecs",
-    "pillow-heif",
-)
 
 SAME = 0.5
 """How far a recognizer's scores of uncompressed pictures may lie apart between machines."""
@@ -267,19 +250,3 @@ def _read_matches(path: Path) -> dict[str, Matches]:
     # RuntimeError: a flag in the archive that says it were encrypted, or packed as zipfile does not know.
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged ({error}); remove it to do without intervals") from None
-
-
-def command_line() -> str:
-    """How this process was called, as one could paste it into a shell."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-
-
-def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
-    found = {"taskpress": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
-    return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,10 +12,12 @@ from taskpress.datasets.dataset import Dataset
 from taskpress.errors import DataError
 from taskpress.evaluation.allocation import dataset_share
 from taskpress.evaluation.curve_drawing import draw_curve, places, rate_axis, verbatim
+from taskpress.evaluation.figures import new_figure, to_png
 from taskpress.evaluation.rate_accuracy import Reference, trained_as
-from taskpress.evaluation.result import TrainedAs, command_line, versions
+from taskpress.evaluation.result import TrainedAs
 from taskpress.evaluation.seeds import repeats
 from taskpress.evaluation.stored import Stored, StoredFile
+from taskpress.provenance import command_line, versions
 
 
 @dataclass
@@ -107,11 +108,7 @@ def collect(shares: Sequence[Share], reference: Reference, recognizer: str) -> S
 
 def shares_figure(shares: Shares) -> bytes:
     """PNG: share of bits inside boxes over bits per pixel, a line per curve, share of area dashed."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.8, 4.6), dpi=150, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(5.8, 4.6)
     ax = figure.subplots()
     curves: dict[str, list[Share]] = {}
     for share in shares.shares:
@@ -133,6 +130,4 @@ def shares_figure(shares: Shares) -> bytes:
         fontsize=10,
     )
     ax.legend(frameon=False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return to_png(figure)

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from taskpress.auxiliary.assignment import assign_cells
-from taskpress.auxiliary.foreground import coverage
+from taskpress.boxes import coverage
 from taskpress.coding.allocation import AllocatorSettings, Decision
 from taskpress.coding.codec import Codec
 from taskpress.coding.estimate import Estimate

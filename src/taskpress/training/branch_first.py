@@ -24,7 +24,7 @@ from taskpress.training.contents import own_branches
 from taskpress.training.data import Batch, CropsModule, step_seed
 from taskpress.training.module import CodecTraining
 from taskpress.training.objective import Objective
-from taskpress.training.schedule import learning_rate_factor
+from taskpress.training.schedule import scheduled
 from taskpress.training.teacher import Teacher
 from taskpress.training.trainer import build_trainer, step_of
 
@@ -68,9 +68,7 @@ class BranchTraining(lightning.LightningModule):
         settings = self.config.optimizer
         optimizer = torch.optim.Adam(self.branches.parameters(), self.learning_rate)
         warmup = min(settings.warmup, self.steps // 10)
-        factor = learning_rate_factor(settings.model_copy(update={"warmup": warmup}), self.steps)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return scheduled(optimizer, settings.model_copy(update={"warmup": warmup}), self.steps)
 
 
 def teach_branches(

@@ -34,7 +34,7 @@ from taskpress.training.contents import contents_of_sources
 from taskpress.training.data import Batch, CropsModule, step_seed
 from taskpress.training.objective import Objective
 from taskpress.training.run import labelling, recognizers_of, settings_digest
-from taskpress.training.schedule import learning_rate_factor
+from taskpress.training.schedule import scheduled
 from taskpress.training.section import Section
 from taskpress.training.teacher import Teacher
 from taskpress.training.trained import trained_config, without_branch
@@ -95,10 +95,7 @@ class PartTraining(lightning.LightningModule, ABC):
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.part.parameters(), self.settings.learning_rate)
         settings = OptimizerConfig(steps=self.settings.steps, schedule="cosine")
-        scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, learning_rate_factor(settings, self.settings.steps)
-        )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return scheduled(optimizer, settings, self.settings.steps)
 
 
 class EntropyTraining(PartTraining):

@@ -20,7 +20,7 @@ from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig, expand
 from taskpress.training.data import Batch, step_seed
 from taskpress.training.objective import Objective, Weighted
-from taskpress.training.schedule import learning_rate_factor
+from taskpress.training.schedule import scheduled
 
 PROGRESS_BAR = frozenset({"rate", "task", "aux", "mse"})
 
@@ -142,10 +142,7 @@ class CodecTraining(lightning.LightningModule):
             if fresh is not None:
                 rate = settings.auxiliary_learning_rate or settings.learning_rate
                 groups.append({"params": list(fresh.parameters()), "lr": rate})
-        optimizer = torch.optim.Adam(groups)
-        factor = learning_rate_factor(settings, self.steps)
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return scheduled(torch.optim.Adam(groups), settings, self.steps)
 
 
 def branch_for(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from taskpress.targets import Target
 from taskpress.training.allocation import roi_weighted_mse
 from taskpress.training.data import Batch
 from taskpress.training.objective_config import ObjectiveConfig
+from taskpress.training.schedule import falling
 
 
 class Weighted(NamedTuple):
@@ -72,7 +72,7 @@ class Objective:
     def progress(self, done: float) -> None:
         """Tells how much of the training is done, 0…1: a cosine schedule lowers α from its value to 0."""
         if self.config.alpha_schedule == "cosine":
-            self.alpha = self.config.alpha * 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+            self.alpha = self.config.alpha * falling(done)
 
     def __call__(
         self,
