@@ -50,7 +50,7 @@ def anchor(
     skip: Skip = False,
     as_json: AsJson = False,
 ) -> None:
-    """Measure a classical codec along the very path that `evaluate` takes.
+    """Measure a classical codec (JPEG, WebP, AVIF, …) in the way of `evaluate`.
 
     JPEG is written with fitted tables, progressive, 4:2:0; WebP with method 6;
     AVIF at speed 4, 4:2:0; JPEG XL with effort 7; HEIC (HEVC intra) by x265,

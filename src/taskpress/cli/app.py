@@ -34,25 +34,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (
-    demo,
-    encode,
-    decode,
-    info,
-    train,
-    finish,
-    evaluate,
-    anchor,
-    compare,
-    table,
-    allocation,
-    evaluate_branch,
-    gradients,
-    gradient_signal,
-    export,
-    train_recognizer,
-):
-    app.command()(command)
+PANELS = {
+    "Code pictures": (demo, encode, decode, info),
+    "Train codecs": (train, finish),
+    "Measure codecs": (evaluate, anchor, compare, table, allocation),
+    "Look into a training": (gradients, gradient_signal, evaluate_branch),
+    "Make what is shipped": (export, train_recognizer),
+}
+for panel, commands in PANELS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(command)
 
 
 def _print_version(value: bool) -> None:

@@ -46,7 +46,7 @@ def compare(
     ] = 1000,
     as_json: AsJson = False,
 ) -> None:
-    """Draw rate-accuracy curves and state how many bits each curve saves.
+    """Draw rate-accuracy curves of results, and state how many bits each saves.
 
     BD-rate is the mean rate difference at equal accuracy, over the accuracies
     both curves reach; negative is fewer bits. Curves that do not overlap get no

@@ -57,7 +57,7 @@ def evaluate(
     skip: Skip = False,
     as_json: AsJson = False,
 ) -> None:
-    """Code pictures to real files, decode, score what a recognizer still sees.
+    """Measure codecs: bits of real files, and what a recognizer still sees in them.
 
     Rate is all bits of the files over all pixels coded. Accuracy is the metric
     of the recognizer's task (COCO AP, mask AP, mIoU, top-1; 0 to 100) against

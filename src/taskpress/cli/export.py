@@ -29,7 +29,7 @@ def export(
     name: Annotated[str | None, typer.Option(help="Another name; for one codec only.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace other codecs of the same name.")] = False,
 ) -> None:
-    """Copy codecs into a folder, each with a JSON card: data, command, seed, figures, versions.
+    """Copy codecs into a folder, each with a card in JSON: data, command, seed, figures, versions.
 
     A result belongs to a codec by fingerprint: figures of other weights never get onto a card.
 

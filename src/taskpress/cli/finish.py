@@ -36,7 +36,7 @@ def finish(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
 ) -> None:
-    """Train one part of finished codecs a little further, on what files hold.
+    """Train one part of trained codecs a little further, on the latents that files hold.
 
     Where latents carried noise in training, neither entropy model nor synthesis
     has seen what is coded. `--part entropy` lets all but encoder and decoder learn

@@ -25,7 +25,7 @@ def gradient_signal(
     device: Device = "cpu",
     as_json: AsJson = False,
 ) -> None:
-    """State how much of L_task's, L_aux's and the rate's gradient lasts over batches.
+    """Estimate how much of each loss term's gradient is signal, and how much a batch's noise.
 
     Codec and branch come from TRAINING/checkpoints/last.ckpt; the batches are
     those that the training would have seen next, each clipped as there. Of each

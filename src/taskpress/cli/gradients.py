@@ -27,7 +27,7 @@ def gradients(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw how the gradients of task and auxiliary loss compare over training.
+    """Draw how strongly task and auxiliary loss pull at the encoder over a training.
 
     Both are taken at the decoded latent, where they enter the encoder, with
     their weights, by the training's own log (every trainer.log_every steps):

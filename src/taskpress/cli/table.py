@@ -23,7 +23,7 @@ def table(
         bool, typer.Option("--means", help="Average codecs of one curve and λ over their seeds.")
     ] = False,
 ) -> None:
-    """Put results into one table: a row a codec, accuracy by every recognizer that scored it.
+    """Put results into one table: a row for each codec, a column for each recognizer.
 
     Beside the rate stand PSNR and MS-SSIM, for people's eyes. Results by several
     recognizers show whether a codec serves one that it was not trained for.

@@ -29,7 +29,7 @@ def train(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
 ) -> None:
-    """Train codecs: the starts, then every arm at every rate from its own.
+    """Train the codecs of a preset: what all begin from, then each arm (way to train) at each λ.
 
     Trainings that are finished are kept, interrupted ones go on from their last checkpoint. The codecs end in
     OUTPUT/codecs, logs (CSV and TensorBoard) beside each training's checkpoints.
