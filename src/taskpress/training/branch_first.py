@@ -26,7 +26,7 @@ from taskpress.training.module import CodecTraining
 from taskpress.training.objective import Objective
 from taskpress.training.schedule import scheduled
 from taskpress.training.teacher import Teacher
-from taskpress.training.trainer import build_trainer, step_of
+from taskpress.training.trainer import build_trainer, fit, step_of
 
 
 class BranchTraining(lightning.LightningModule):
@@ -94,9 +94,7 @@ def teach_branches(
         last = own / "checkpoints" / "last.ckpt"
         title = f"{config.name}: branch"
         trainer = build_trainer(config.trainer, config.optimizer.clip, first.steps, title, own, step_of(last))
-        trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-        if trainer.interrupted:
-            raise KeyboardInterrupt
+        fit(trainer, module, data, last)
         if trainer.is_global_zero:
             content = save(module.branches.cpu().state_dict())
             _write(learned, content)

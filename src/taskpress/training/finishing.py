@@ -38,7 +38,7 @@ from taskpress.training.schedule import scheduled
 from taskpress.training.section import Section
 from taskpress.training.teacher import Teacher
 from taskpress.training.trained import trained_config, without_branch
-from taskpress.training.trainer import build_trainer, step_of
+from taskpress.training.trainer import build_trainer, fit, step_of
 
 Part = Literal["entropy", "synthesis"]
 DEFAULTS: dict[Part, tuple[int, float]] = {"entropy": (600, 5e-4), "synthesis": (300, 1e-4)}
@@ -203,9 +203,7 @@ def _finish(
     last = own / "checkpoints" / "last.ckpt"
     title = f"{one.target.stem}: {settings.part}"
     trainer = build_trainer(config.trainer, config.optimizer.clip, settings.steps, title, own, step_of(last))
-    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    fit(trainer, module, data, last)
     if trainer.is_global_zero:
         card = {
             **codec.card,

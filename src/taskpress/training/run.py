@@ -32,7 +32,7 @@ from taskpress.training.module import CodecTraining
 from taskpress.training.objective import labels_crops
 from taskpress.training.settings import read_settings
 from taskpress.training.teacher import Teacher
-from taskpress.training.trainer import build_trainer, is_first_rank, step_of
+from taskpress.training.trainer import build_trainer, fit, is_first_rank, step_of
 from taskpress.version import __version__
 
 OWN_FIELDS = {
@@ -150,31 +150,13 @@ def _train(
     module = CodecTraining(config, steps, codec, *recognizers)
     if not last.exists():
         teach_branches(module, own / "branch", folder / "branches", teachers)
-    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    fit(trainer, module, data, last)
     # The branch of the last step is looked at later (`evaluate-branch`), beside the codec of the last step.
     trainer.save_checkpoint(last)
     if average is not None:
         average.give(module)
     if trainer.is_global_zero:
-        card = {
-            "name": config.name,
-            "arm": config.arm,
-            "quality": config.quality,
-            "steps": trainer.global_step,
-            "command": command,
-            "config": config.model_dump(),
-            "settings": settings_digest(
-                config, trainer.global_step, began_with, contents=provenance["contents"]
-            ),
-            "versions": {
-                "taskpress": __version__,
-                "torch": torch.__version__,
-                "lightning": lightning.__version__,
-            },
-            **provenance,
-        }
+        card = _card(config, trainer.global_step, began_with, provenance) | {"command": command}
         if trainer.global_step < steps:
             card["rehearsal"] = True
         # A training that was resumed at its last step has not made them stale.
@@ -184,6 +166,24 @@ def _train(
     # The next training of this experiment begins from the file that rank 0 has just written.
     trainer.strategy.barrier()
     return target
+
+
+def _card(config: RunConfig, steps: int, began_with: Any, provenance: dict[str, Any]) -> dict[str, Any]:
+    """What a codec says of its training; `began_with`: the settings' digest of what it began from."""
+    return {
+        "name": config.name,
+        "arm": config.arm,
+        "quality": config.quality,
+        "steps": steps,
+        "config": config.model_dump(),
+        "settings": settings_digest(config, steps, began_with, contents=provenance["contents"]),
+        "versions": {
+            "taskpress": __version__,
+            "torch": torch.__version__,
+            "lightning": lightning.__version__,
+        },
+        **provenance,
+    }
 
 
 def labelling(config: RunConfig, teachers: Sequence[Teacher]) -> Sequence[Teacher | None]:

@@ -77,6 +77,18 @@ def build_trainer(
         raise ConfigError(f"trainer: {error}") from error
 
 
+def fit(
+    trainer: lightning.Trainer,
+    module: lightning.LightningModule,
+    data: lightning.LightningDataModule,
+    last: Path,
+) -> None:
+    """Trains to the end, from the checkpoint `last` where there is one; KeyboardInterrupt where that is stopped."""
+    trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
 def is_first_rank(trainer: lightning.Trainer) -> bool:
     """Whether this process is the first of those that train together, or the only one.
 
