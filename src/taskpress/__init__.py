@@ -20,6 +20,7 @@ from taskpress.version import __version__
 
 if TYPE_CHECKING:
     from taskpress.coding.codec import Codec
+    from taskpress.coding.finder import CodecFinder
 
     load = Codec.load
 
@@ -27,6 +28,7 @@ __all__ = [
     "BitstreamError",
     "Codec",
     "CodecError",
+    "CodecFinder",
     "ConfigError",
     "DataError",
     "ImageError",
@@ -44,6 +46,10 @@ def __getattr__(name: str) -> Any:
         from taskpress.coding.codec import Codec
 
         return Codec if name == "Codec" else Codec.load
+    if name == "CodecFinder":
+        from taskpress.coding.finder import CodecFinder
+
+        return CodecFinder
     raise AttributeError(f"module 'taskpress' has no attribute {name!r}")
 
 

@@ -78,7 +78,18 @@ def anchor(
         coders = [replace(coder, curve=curve) for coder in coders]
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
-    measure(coders, dataset, judge, resize, limit, fidelity, output, force, skip, as_json)
+    measure(
+        coders,
+        dataset,
+        judge,
+        resize=resize,
+        limit=limit,
+        fidelity=fidelity,
+        output=output,
+        force=force,
+        skip=skip,
+        as_json=as_json,
+    )
 
 
 def _qualities(text: str) -> list[int]:

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
-
-import numpy as np
-from numpy.typing import NDArray
 
 from taskpress.coding.bitstream import MAGIC, unpack
-from taskpress.coding.checkpoints import shipped_names
-from taskpress.coding.codec import Codec, Region
 from taskpress.coding.files import files_below
 from taskpress.coding.grid import Box
 from taskpress.coding.images import size_of
 from taskpress.coding.picture_coding import cut
-from taskpress.coding.transforms import check_precision
-from taskpress.errors import BitstreamError, ConfigError, ImageError, TaskPressError
+from taskpress.errors import BitstreamError, ConfigError, ImageError
 
 
 def find_bitstreams(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
@@ -84,43 +77,3 @@ def check_left_out(path: Path, fingerprint: str, source: Path, resize: int | Non
 
 def _described(width: int, height: int, side: int) -> str:
     return f"{width}×{height} pixels " + (f"in tiles of {side}" if side else "in one piece")
-
-
-class CodecFinder:
-    """Finds codecs by fingerprint among those given and those shipped; each is loaded once."""
-
-    def __init__(self, given: Sequence[str], precision: str = "float32", device: str = "cpu") -> None:
-        self._precision, self._device = check_precision(precision), device
-        self._unread = shipped_names()
-        self._by_fingerprint: dict[str, tuple[str, Codec]] = {}
-        self._lock = Lock()
-        for name in given:
-            self._add(name)
-
-    def find(self, path: Path, data: bytes) -> tuple[str, Codec]:
-        """Name and codec for the bitstream `data` of file `path`; BitstreamError where none fits."""
-        try:
-            fingerprint = unpack(data)[0].fingerprint
-        except BitstreamError as error:
-            raise BitstreamError(f"{path}: {error}") from None
-        with self._lock:
-            while fingerprint not in self._by_fingerprint and self._unread:
-                self._add(self._unread.pop(0))
-            if fingerprint not in self._by_fingerprint:
-                raise BitstreamError(
-                    f"{path}: was coded with codec {fingerprint}, none of those known; name it with --codec"
-                )
-            return self._by_fingerprint[fingerprint]
-
-    def _add(self, name: str) -> None:
-        codec = Codec.load(name, self._precision).to(self._device)
-        self._by_fingerprint[codec.fingerprint] = (name, codec)
-
-    def decode(self, path: Path, region: Region | None = None) -> tuple[str, NDArray[np.uint8]]:
-        """Name of the codec and the picture, or a region of it, uint8 [H, W, 3], of a .tpc file."""
-        data = read_bitstream(path)
-        name, codec = self.find(path, data)
-        try:
-            return name, codec.decode(data, as_="numpy", region=region)
-        except TaskPressError as error:
-            raise type(error)(f"{path}: {error}") from None

@@ -10,7 +10,7 @@ import typer
 from taskpress.cli.batch import Jobs, Row, is_one_file, run_all, targets
 from taskpress.cli.measuring import AsJson, Device, Precision, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
-from taskpress.errors import ConfigError
+from taskpress.errors import ConfigError, TaskPressError
 
 
 def decode(
@@ -45,14 +45,21 @@ def decode(
 
     Example: taskpress decode coded -o decoded --codec run/codecs/my-codec.safetensors
     """
-    from taskpress.cli.bitstreams import CodecFinder, find_bitstreams
+    from taskpress.cli.bitstreams import find_bitstreams, read_bitstream
+    from taskpress.coding.finder import CodecFinder
     from taskpress.coding.images import write_image, written_suffixes
 
     finder = CodecFinder(codecs or (), precision, checked_device(device))
     box = None if region is None else parse_region(region)
 
     def work(path: Path, target: Path) -> Row:
-        name, image = finder.decode(path, box)
+        data = read_bitstream(path)
+        try:
+            name, codec = finder.find(data)
+            image = codec.decode(data, as_="numpy", region=box)
+        except TaskPressError as error:
+            hint = "; name it with --codec" if "none of those known" in str(error) else ""
+            raise type(error)(f"{path}: {error}{hint}") from None
         target.parent.mkdir(parents=True, exist_ok=True)
         write_image(target, image)
         height, width = image.shape[:2]

@@ -86,7 +86,18 @@ def evaluate(
         coders.append(CodecCoder(codec, curve or line, name, tile, refinement))
     judge = open_recognizer(recognizer, device)
     dataset = open_dataset(images, annotations, categories, limit, judge)
-    measure(coders, dataset, judge, resize, limit, fidelity, output, force, skip, as_json)
+    measure(
+        coders,
+        dataset,
+        judge,
+        resize=resize,
+        limit=limit,
+        fidelity=fidelity,
+        output=output,
+        force=force,
+        skip=skip,
+        as_json=as_json,
+    )
 
 
 def names_by_seed(sources: Sequence[str], codecs: Sequence[Codec]) -> list[str]:

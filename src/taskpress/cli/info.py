@@ -49,8 +49,9 @@ def info(
 
 
 def _bitstream(path: Path, codecs: Sequence[str]) -> dict[str, object]:
-    from taskpress.cli.bitstreams import CodecFinder, read_bitstream
+    from taskpress.cli.bitstreams import read_bitstream
     from taskpress.coding.bitstream import read_header
+    from taskpress.coding.finder import CodecFinder
     from taskpress.errors import BitstreamError
 
     data = read_bitstream(path)
@@ -59,7 +60,7 @@ def _bitstream(path: Path, codecs: Sequence[str]) -> dict[str, object]:
     except BitstreamError as error:
         raise BitstreamError(f"{path}: {error}") from None
     try:
-        name = CodecFinder(codecs).find(path, data)[0]
+        name = CodecFinder(codecs).find(data)[0]
     except BitstreamError:
         name = "unknown; name it with --codec"
     return {

@@ -97,7 +97,8 @@ def open_dataset(
 ) -> Dataset:
     """The data set that --images, --annotations and --categories name, annotated for the recognizer's task.
 
-    Scenes are annotated where the recognizer knows the scenes' categories; others it sees as mere pictures.
+    A detector's own classes are what --categories says, from here on. Scenes are annotated where the
+    recognizer knows all of their shapes; others it sees as mere pictures.
     """
     from taskpress.targets import Task
 
@@ -258,6 +259,7 @@ def measure(
     coders: Sequence[Coder],
     dataset: Dataset,
     recognizer: Recognizer,
+    *,
     resize: int | None,
     limit: int | None,
     fidelity: bool,

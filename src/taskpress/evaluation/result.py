@@ -7,17 +7,17 @@ import json
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from taskpress.coding.files import atomic_write
 from taskpress.errors import DataError
 from taskpress.evaluation.encoder_size import EncoderSize
 from taskpress.evaluation.fidelity import Fidelity
 from taskpress.evaluation.matching import Matches
-from taskpress.evaluation.stored import Stored
+from taskpress.evaluation.stored import Stored, StoredFile
 from taskpress.targets import Task
 
 SAME = 0.5
@@ -72,7 +72,7 @@ class RefinedAs(Stored):
     learning_rate: float
 
 
-class Result(Stored):
+class Result(StoredFile):
     """Rate and accuracy of one coder on one data set. Scores are 0 ... 100, null where nothing is annotated.
 
     bpp is all bits of all files over all pixels coded (after `resize`), headers included. `scores` hold every
@@ -86,9 +86,8 @@ class Result(Stored):
     where one was asked for; `code` a digest of the code of an anchor of the user's own, else null.
     """
 
-    model_config = ConfigDict(populate_by_name=True)
+    written_by = "taskpress evaluate` or `anchor"
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
     curve: str
     codec: str
     codec_fingerprint: str | None = None
@@ -183,11 +182,15 @@ class Result(Stored):
         """The result as JSON-able values, without the list of pictures."""
         return self.model_dump(mode="json", by_alias=True, exclude={"pictures"})
 
-    def write(self, path: str | Path) -> None:
-        """Writes the JSON at once or not at all; a picture a line keeps it short and easy to compare."""
-        path = Path(path)
+    def content(self) -> str:
+        """The file's text; a picture a line keeps it short and easy to compare."""
         head = json.dumps(self.summary(), indent=1).removesuffix("\n}")
         pictures = ",\n  ".join(picture.model_dump_json() for picture in self.pictures)
+        return f'{head},\n "pictures": [\n  {pictures}\n ]\n}}\n'
+
+    def write(self, path: str | Path) -> None:
+        """Writes the JSON, and beside it the matches where there are any, each whole or not at all."""
+        path = Path(path)
         if self._matches:
             arrays = {
                 f"{key}.{name}": array
@@ -199,25 +202,13 @@ class Result(Stored):
             atomic_write(_matches_path(path), buffer.getvalue())
         else:
             _matches_path(path).unlink(missing_ok=True)
-        atomic_write(path, f'{head},\n "pictures": [\n  {pictures}\n ]\n}}\n'.encode())
+        super().write(path)
 
     @classmethod
     def read(cls, path: str | Path) -> Result:
         """Raises DataError naming the file and the first field that does not fit."""
         path = Path(path)
-        try:
-            result = cls.model_validate_json(path.read_bytes())
-        except OSError as error:
-            raise DataError(
-                f"{path}: cannot be read ({error.strerror}); is it a result of `evaluate`?"
-            ) from None
-        except ValidationError as error:
-            first = error.errors()[0]
-            field = ".".join(str(part) for part in first["loc"]) or "file"
-            raise DataError(
-                f"{path}: not a result file: {field}: {first['msg']}; "
-                "write one with `taskpress evaluate` or `anchor`"
-            ) from None
+        result = super().read(path)
         result.matches = _read_matches(_matches_path(path))
         if any(found.images != len(result.pictures) for found in result.matches.values()):
             raise DataError(f"{_matches_path(path)}: is of other pictures than {path.name}; remove it")

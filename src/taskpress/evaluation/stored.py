@@ -33,15 +33,15 @@ class StoredFile(Stored):
         """The file's text."""
         return json.dumps(self.model_dump(mode="json", by_alias=True), indent=1) + "\n"
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Writes the file, whole or not at all."""
-        atomic_write(path, self.content().encode())
+        atomic_write(Path(path), self.content().encode())
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: str | Path) -> Self:
         """Raises DataError naming the file and the first field that does not fit."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(Path(path).read_bytes())
         except OSError as error:
             raise DataError(f"{path}: cannot be read ({error.strerror})") from None
         except ValidationError as error:

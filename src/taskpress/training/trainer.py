@@ -83,7 +83,7 @@ def fit(
     data: lightning.LightningDataModule,
     last: Path,
 ) -> None:
-    """Trains to the end, from the checkpoint `last` where there is one; KeyboardInterrupt where that is stopped."""
+    """Trains to the end, from the checkpoint `last` where there is one; KeyboardInterrupt when stopped."""
     trainer.fit(module, data, ckpt_path=last if last.exists() else None, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
