@@ -9,20 +9,20 @@ import typer
 from taskpress.cli.measuring import (
     Annotations,
     AsJson,
+    Asked,
+    AtOnce,
     Categories,
     CurveName,
-    Device,
+    Devices,
     Images,
     Limit,
     Output,
     RecognizerSpec,
     Resize,
     WithFidelity,
-    measure,
-    open_dataset,
-    open_recognizer,
 )
 from taskpress.cli.outcomes import Force, Skip
+from taskpress.cli.results import How, checked_devices, measure
 from taskpress.errors import ConfigError
 
 
@@ -45,7 +45,8 @@ def anchor(
     limit: Limit = None,
     curve: CurveName = None,
     fidelity: WithFidelity = True,
-    device: Device = "cpu",
+    device: Devices = "cpu",
+    jobs: AtOnce = None,
     force: Force = False,
     skip: Skip = False,
     as_json: AsJson = False,
@@ -68,6 +69,7 @@ def anchor(
     from taskpress.evaluation.own_anchor import OwnAnchor, own_anchors
     from taskpress.own_code import is_own
 
+    devices, at_once = checked_devices(device, jobs)
     qualities = _qualities(quality)
     coders: list[anchors.Anchor | OwnAnchor] = []
     if is_own(kind):
@@ -76,15 +78,12 @@ def anchor(
         coders += [anchors.anchor(kind, value) for value in qualities]
     if curve:
         coders = [replace(coder, curve=curve) for coder in coders]
-    judge = open_recognizer(recognizer, device)
-    dataset = open_dataset(images, annotations, categories, limit, judge)
     measure(
         coders,
-        dataset,
-        judge,
-        resize=resize,
-        limit=limit,
-        fidelity=fidelity,
+        Asked(recognizer, images, annotations, categories, limit),
+        How(resize, fidelity),
+        devices=devices,
+        jobs=at_once,
         output=output,
         force=force,
         skip=skip,

@@ -66,7 +66,7 @@ def main() -> None:
     """Entry point: exit code 0 ok, 1 failed, 2 misuse; one line on standard error unless --debug is given."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
-    warnings.showwarning = _show_warning
+    warnings.showwarning = show_warning
     # As an exception it lets what is half-written be cleared away.
     before = {
         ends: signal.signal(ends, lambda number, _: sys.exit(128 + number))
@@ -94,7 +94,7 @@ def main() -> None:
             signal.signal(ends, handler)
 
 
-def _show_warning(
+def show_warning(
     message: Warning | str,
     category: type[Warning],
     filename: str,
@@ -102,6 +102,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
+    """One line on standard error, but for what only programmers can mend."""
     if not issubclass(category, (DeprecationWarning, FutureWarning)):
         typer.echo(f"taskpress: warning: {' '.join(str(message).split())}", err=True)
 

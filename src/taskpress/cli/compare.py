@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpress.cli.measuring import AsJson, figure
+from taskpress.cli.measuring import AsJson
+from taskpress.cli.results import figure
 from taskpress.errors import ConfigError
 
 if TYPE_CHECKING:

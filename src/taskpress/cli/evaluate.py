@@ -11,9 +11,11 @@ import typer
 from taskpress.cli.measuring import (
     Annotations,
     AsJson,
+    Asked,
+    AtOnce,
     Categories,
     CurveName,
-    Device,
+    Devices,
     Images,
     Limit,
     Output,
@@ -22,15 +24,12 @@ from taskpress.cli.measuring import (
     Resize,
     TileSide,
     WithFidelity,
-    checked_device,
-    measure,
-    open_dataset,
-    open_recognizer,
-    told_apart,
 )
 from taskpress.cli.outcomes import Force, Skip
 from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
+from taskpress.cli.results import How, checked_devices, measure, told_apart
 from taskpress.coding.files import codec_name
+from taskpress.errors import ConfigError
 
 if TYPE_CHECKING:
     from taskpress.coding.codec import Codec
@@ -52,7 +51,8 @@ def evaluate(
     refine_rate: RefineRate = None,
     refine_recognizer: RefineRecognizer = None,
     precision: Precision = "float32",
-    device: Device = "cpu",
+    device: Devices = "cpu",
+    jobs: AtOnce = None,
     force: Force = False,
     skip: Skip = False,
     as_json: AsJson = False,
@@ -74,8 +74,12 @@ def evaluate(
     from taskpress.coding.codec import Codec
     from taskpress.evaluation.rate_accuracy import CodecCoder
 
-    device = checked_device(device)
-    loaded = [Codec.load(source, precision).to(device) for source in codecs]
+    devices, at_once = checked_devices(device, jobs)
+    if refine is not None and at_once > 1:
+        raise ConfigError("--jobs: with --refine codecs are measured one after another; leave it out")
+    loaded = [Codec.load(source, precision) for source in codecs]
+    if at_once == 1:
+        loaded = [codec.to(devices[0]) for codec in loaded]
     names = names_by_seed(codecs, loaded)
     refined = refinements(loaded, codecs, refine, refine_rate, refine_recognizer)
     coders = []
@@ -84,15 +88,12 @@ def evaluate(
         if refinement is not None:
             line, name = f"{line}, refined", f"{name}-refined-{refinement.steps}-{refinement.rate:g}"
         coders.append(CodecCoder(codec, curve or line, name, tile, refinement))
-    judge = open_recognizer(recognizer, device)
-    dataset = open_dataset(images, annotations, categories, limit, judge)
     measure(
         coders,
-        dataset,
-        judge,
-        resize=resize,
-        limit=limit,
-        fidelity=fidelity,
+        Asked(recognizer, images, annotations, categories, limit),
+        How(resize, fidelity),
+        devices=devices,
+        jobs=at_once,
         output=output,
         force=force,
         skip=skip,

@@ -19,13 +19,10 @@ from taskpress.cli.measuring import (
     Output,
     Resize,
     checked_device,
-    figure,
     open_dataset,
-    result_paths,
-    results_to_do,
-    told_apart,
 )
 from taskpress.cli.outcomes import Force, Skip
+from taskpress.cli.results import figure, result_paths, results_to_do, told_apart
 from taskpress.errors import ConfigError
 
 if TYPE_CHECKING:

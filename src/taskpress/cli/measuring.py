@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
-from taskpress.cli.outcomes import Source, to_do
 from taskpress.errors import ConfigError
 from taskpress.own_code import is_own
 
 if TYPE_CHECKING:
     from taskpress.datasets.dataset import Dataset
-    from taskpress.evaluation.rate_accuracy import Coder
-    from taskpress.evaluation.result import Result
     from taskpress.evaluation.stored import StoredFile
     from taskpress.recognition.protocol import Recognizer
 
@@ -85,6 +82,22 @@ Precision = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="Where torch computes: cpu, cuda, cuda:1, …")]
+Devices = Annotated[
+    str,
+    typer.Option(
+        "--device", help="Where torch computes: cpu, cuda, cuda:1, …; or on several: cuda:0,cuda:1."
+    ),
+]
+AtOnce = Annotated[
+    int | None,
+    typer.Option(
+        "-j",
+        "--jobs",
+        min=1,
+        help="Operating points measured at once, each in its own process; by default one on each device. "
+        "Seconds are then of fewer threads, and beside each other.",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output instead of a table.")]
 
 
@@ -168,6 +181,23 @@ def open_dataset(
     return CocoImages(images, annotations)
 
 
+class Asked(NamedTuple):
+    """Which pictures and which recognizer are meant, as on the command line; any process can open them."""
+
+    recognizer: str
+    images: str
+    annotations: Path | None
+    categories: str | None
+    limit: int | None
+
+    def open(self, device: str) -> tuple[Recognizer, Dataset]:
+        """The recognizer, on a device, and the pictures, annotated for it."""
+        recognizer = open_recognizer(self.recognizer, device)
+        return recognizer, open_dataset(
+            self.images, self.annotations, self.categories, self.limit, recognizer
+        )
+
+
 def checked_device(device: str) -> str:
     """The name of a device that works here; ConfigError otherwise."""
     import torch
@@ -189,14 +219,6 @@ def open_recognizer(spec: str, device: str) -> Recognizer:
     recognizer = load_recognizer(spec)
     move(recognizer, device)
     return recognizer
-
-
-def told_apart(names: Sequence[str], seeds: Sequence[int | None]) -> list[str]:
-    """The names, with `-sSEED` where several are equal and the seed is known."""
-    return [
-        f"{name}-s{seed}" if names.count(name) > 1 and seed is not None else name
-        for name, seed in zip(names, seeds, strict=True)
-    ]
 
 
 def check_figure(output: Path) -> None:
@@ -228,124 +250,3 @@ def write_with_figure(
     else:
         print_table()
         typer.echo(output)
-
-
-def result_paths(output: Path, names: Sequence[str], suffix: str = ".json") -> list[Path]:
-    """Where the result of each operating point goes; ConfigError for one file and several points."""
-    doubled = {name for name in names if names.count(name) > 1}
-    if doubled:
-        raise ConfigError(
-            f"two operating points are named {min(doubled)!r}: their results would overwrite each other"
-        )
-    if output.suffix != ".json":
-        return [output / f"{name}{suffix}" for name in names]
-    if len(names) > 1:
-        raise ConfigError(f"{output} is one file for {len(names)} results: give a folder with -o")
-    return [output]
-
-
-def results_to_do(
-    sources: Sequence[Source], paths: Sequence[Path], output: Path, force: bool, skip: bool
-) -> list[tuple[Source, Path]]:
-    """What is yet to be measured, and where its result goes (`to_do`); says on standard error what is not."""
-    folder = output.parent if output.suffix == ".json" else output
-    todo = to_do(list(zip(sources, paths, strict=True)), folder, force, skip)
-    if len(todo) < len(paths):
-        typer.echo(f"taskpress: {len(paths) - len(todo)} of {len(paths)} results are there already", err=True)
-    return todo
-
-
-def measure(
-    coders: Sequence[Coder],
-    dataset: Dataset,
-    recognizer: Recognizer,
-    *,
-    resize: int | None,
-    limit: int | None,
-    fidelity: bool,
-    output: Path,
-    force: bool,
-    skip: bool,
-    as_json: bool,
-) -> None:
-    """Evaluates every coder against one reference; each result is on disk before the next coder starts."""
-    from taskpress.evaluation.pictures import resized
-    from taskpress.evaluation.rate_accuracy import (
-        check_measurement,
-        evaluate,
-        make_reference,
-        measurement,
-    )
-    from taskpress.evaluation.result import level_of
-
-    paths = result_paths(output, [coder.name for coder in coders])
-    todo = results_to_do(coders, paths, output, force, skip)
-    left_out = set(paths) - {path for _, path in todo}
-    alone = [(coder, path) for coder, path in zip(coders, paths, strict=True) if path in left_out]
-    # What costs nothing is looked at first: of the pictures, the first one.
-    for coder, path in alone:
-        first = [level_of(resized(dataset[0].image, resize))] if len(dataset) else []
-        check_measurement(path, measurement(coder, dataset, recognizer, resize, limit), first, None)
-    reference = make_reference(dataset, recognizer, resize, limit, progress=True) if todo else None
-    if reference is not None:
-        for coder, path in alone:
-            told = measurement(coder, dataset, recognizer, resize, limit)
-            check_measurement(path, told, reference.levels, reference)
-    results = []
-    for coder, path in todo:
-        result = evaluate(
-            coder,
-            dataset,
-            recognizer,
-            resize=resize,
-            limit=limit,
-            reference=reference,
-            fidelity=fidelity,
-            progress=True,
-        )
-        path.parent.mkdir(parents=True, exist_ok=True)
-        result.write(path)
-        results.append(result)
-    if as_json:
-        typer.echo(json.dumps([result.summary() for result in results], indent=1))
-    elif results:
-        _print_table(results)
-
-
-def _print_table(results: Sequence[Result]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    from taskpress.evaluation.metrics import LISTED
-
-    first = results[0]
-    scaled = f", long side {first.resize}" if first.resize else ""
-    table = Table(title=f"{first.images} pictures of {first.dataset}{scaled} · {first.recognizer}")
-    metrics = LISTED[first.task]
-    speed = ("enc. s/MP", "dec. s/MP")
-    for column in ("codec", "bpp", *(m.heading for m in metrics), "PSNR", "MS-SSIM", *speed):
-        # On narrow terminals a number may break, but not lose its end.
-        left = column == "codec"
-        table.add_column(column, justify="left" if left else "right", no_wrap=left, overflow="fold")
-    uncompressed = (figure(first.uncompressed_scores.get(m.key)) for m in metrics)
-    table.add_row("uncompressed", "", *uncompressed, style="dim")
-    for result in results:
-        seen = result.fidelity
-        table.add_row(
-            result.codec,
-            f"{result.bpp:.3f}",
-            *(figure(result.scores.get(m.key)) for m in metrics),
-            figure(None if seen is None else seen.psnr, 2),
-            figure(None if seen is None else seen.ms_ssim, 3),
-            f"{result.encode_s_per_mp:.2f}",
-            f"{result.decode_s_per_mp:.2f}",
-        )
-    console = Console(markup=False)
-    console.print(table)
-    for note in dict.fromkeys(r.fidelity.note for r in results if r.fidelity and r.fidelity.note):
-        console.print(note, style="dim", highlight=False)
-
-
-def figure(value: float | None, digits: int = 1) -> str:
-    """A score to so many decimals; a dash where there is none."""
-    return "–" if value is None else f"{value:.{digits}f}"

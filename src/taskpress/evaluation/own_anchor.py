@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,10 @@ class OwnAnchor:
     curve: str
     name: str
     code: str
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The class is of a file that other processes run themselves.
+        return _again, (self.spec, self.quality, self.curve)
 
     def encode(self, image: NDArray[np.uint8]) -> bytes:
         """uint8 RGB [H, W, 3] to the bytes of a complete file; ConfigError where the coder gives no bytes."""
@@ -77,3 +81,8 @@ def own_anchors(spec: str, qualities: list[int]) -> list[OwnAnchor]:
         curve = code.name.lower()
         found.append(OwnAnchor(spec, coder, quality, curve, f"{curve}-q{quality}", code.digest))
     return found
+
+
+def _again(spec: str, quality: int, curve: str) -> OwnAnchor:
+    """An anchor in another process."""
+    return replace(own_anchors(spec, [quality])[0], curve=curve)
