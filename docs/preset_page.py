@@ -31,27 +31,32 @@ def page() -> str:
                 if kind not in places:
                     queue.append((f"{path}{name}.", sections[kind]))
                 places.setdefault(kind, []).append(f"`{path}{name}`")
-    parts = [HEAD, _table(schema)]
+    parts = [HEAD, _table(schema, sections)]
     for kind, paths in places.items():
         words = " ".join(sections[kind].get("description", "").split())
-        parts.append(f"## {', '.join(paths)}\n\n{words}\n\n{_table(sections[kind])}")
+        parts.append(f"## {', '.join(paths)}\n\n{words}\n\n{_table(sections[kind], sections)}")
     return "\n".join(parts)
 
 
-def _table(section: dict[str, Any]) -> str:
+def _table(section: dict[str, Any], sections: dict[str, Any]) -> str:
     rows = ["| field | value | default | |", "|---|---|---|---|"]
     for name, field in section["properties"].items():
         needed = name in section.get("required", ())
-        default = "" if needed else _shown(field.get("default"))
+        default = "" if needed else _shown(field, sections)
         rows.append(f"| `{name}` | {_kind(field)} | {default} | {field['description']} |")
     return "\n".join(rows) + "\n"
 
 
-def _shown(default: Any) -> str:
+def _shown(field: dict[str, Any], sections: dict[str, Any]) -> str:
+    """A default; of a section, what differs from the defaults of its fields."""
+    default = field.get("default")
     if default is None:
         return "none"
     if isinstance(default, dict):
-        return "as below"
+        (kind,) = _sections_of(field)
+        usual = sections[kind]["properties"]
+        other = [f"{name}: {value}" for name, value in default.items() if value != usual[name].get("default")]
+        return f"`{{{', '.join(other)}}}`" if other else "that of its fields"
     return f"`{str(default).lower() if isinstance(default, bool) else default}`"
 
 

@@ -15,6 +15,7 @@ from taskpress.errors import (
     RecognizerError,
     TaskPressError,
     TrainingError,
+    UnknownCodecError,
 )
 from taskpress.version import __version__
 
@@ -35,6 +36,7 @@ __all__ = [
     "RecognizerError",
     "TaskPressError",
     "TrainingError",
+    "UnknownCodecError",
     "__version__",
     "load",
 ]

@@ -9,13 +9,14 @@ from torch import Tensor
 def covered_areas(boxes: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Pixels of each cell that the union of boxes covers: float64 [h, w].
 
-    boxes:         [n, 4] x0 y0 x1 y1 in pixels, clipped to the grid
+    boxes:         [n, 4] x0 y0 x1 y1 in pixels, clipped to the grid; those without extent cover nothing
     rows, columns: [h + 1], [w + 1] edges of the cells in pixels, ascending; equal ones have nothing between
 
     All edges of boxes and cells cut the plane into rectangles that are wholly covered or not at all; which
     ones, two-dimensional prefix sums over the boxes' corners tell.
     """
     exact, rows, columns = boxes.detach().double().reshape(-1, 4), rows.double(), columns.double()
+    exact = exact[(exact[:, 2:] > exact[:, :2]).all(1)]
     edges_x = exact[:, 0::2].clamp(columns[0].item(), columns[-1].item())
     edges_y = exact[:, 1::2].clamp(rows[0].item(), rows[-1].item())
     xs = torch.cat([columns, edges_x.flatten()]).unique()

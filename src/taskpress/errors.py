@@ -24,6 +24,10 @@ class BitstreamError(TaskPressError):
     """A bitstream that is truncated, altered, of another version or of another codec."""
 
 
+class UnknownCodecError(BitstreamError):
+    """A bitstream of a codec that is none of those at hand."""
+
+
 class DataError(TaskPressError):
     """A data set that cannot be used: no pictures, annotations that do not match them."""
 

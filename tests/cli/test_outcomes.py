@@ -42,7 +42,7 @@ def test_a_picture_that_was_changed_since_is_coded_anew(
 def test_of_one_file_o_may_be_its_name(
     taskpress: Callable, codec_file: Path, pictures: Path, tmp_path: Path
 ) -> None:
-    coded, decoded = tmp_path / "new" / "street.tpc", tmp_path / "street.jpg"
+    coded, decoded = tmp_path / "new" / "street.tpc", tmp_path / "street.bmp"
     assert taskpress("encode", codec_file, pictures / "rgb.png", "-o", coded).code == 0
     assert taskpress("decode", coded, "--codec", codec_file, "-o", decoded).code == 0
     assert read_image(decoded).shape == (70, 50, 3)
@@ -52,6 +52,11 @@ def test_of_one_file_o_may_be_its_name(
     assert outcome.code == 2 and "names one file, where 3 are to be written" in outcome.err
     outcome = taskpress("decode", coded, "--codec", codec_file, "-o", "-")
     assert outcome.code == 2 and "standard output" in outcome.err
+    for lossy in ("street.jpg", "street.heic"):
+        outcome = taskpress("decode", coded, "--codec", codec_file, "-o", tmp_path / lossy)
+        assert outcome.code == 2 and "without further loss" in outcome.err
+    outcome = taskpress("encode", codec_file, pictures / "grey.jpg", "-o", coded, "--skip")
+    assert outcome.code == 2 and "--skip: goes with a folder" in outcome.err
     # Of no picture's suffix it is a folder, and a folder stays one, whatever it is called.
     assert taskpress("decode", coded, "--codec", codec_file, "-o", tmp_path / "out-0.14").code == 0
     assert (tmp_path / "out-0.14" / "street.png").exists()
@@ -104,13 +109,14 @@ def test_figures_replace_figures_alone(
     figure = tmp_path / "bits.png"
     draw = ("allocation", codec_file, pictures / "rgb.png", "-o", figure)
     assert taskpress(*draw).code == 0 and taskpress(*draw).code == 0
-    for name, content in (("bits.json", '{"mine": 1}'), ("bits.json", "[]"), ("bits.json", "precious")):
-        (tmp_path / name).write_text(content)
+    others = ('{"mine": 1}', "[]", '["boxes"]', "precious", '{"schema": 1, "curve": "task", "bpp": 0.1}')
+    for content in others:
+        (tmp_path / "bits.json").write_text(content)
         outcome = taskpress(*draw)
-        assert outcome.code == 2 and "bits.png: is there, and is no figure of ours" in outcome.err
-        assert (tmp_path / name).read_text() == content
-    figure.unlink()
-    assert "bits.json: is there" in taskpress(*draw).err
+        assert outcome.code == 2 and "bits.json: is there, and is of no such figure" in outcome.err
+        assert (tmp_path / "bits.json").read_text() == content
+    (tmp_path / "bits.json").unlink()
+    assert "bits.png: is there" in taskpress(*draw).err
 
 
 def test_info_of_a_picture_says_what_it_is(taskpress: Callable, pictures: Path) -> None:

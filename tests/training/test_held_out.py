@@ -20,6 +20,7 @@ from taskpress.errors import DataError
 from taskpress.recognition.named import load_recognizer
 from taskpress.training import run
 from taskpress.training.config import Preset
+from taskpress.training.logs import read_log
 from taskpress.training.module import CodecTraining
 from taskpress.training.run import settings_digest
 
@@ -124,6 +125,41 @@ def test_a_killed_run_logs_the_same(
     (codec,) = run.train_experiment(watched(held_out_pictures), tmp_path, only=["aux-q1"])
     assert Codec.load(codec).fingerprint == Codec.load(folder / "codecs" / codec.name).fingerprint
     assert held_out(tmp_path / "aux-q1") == held_out(folder / "aux-q1")
+
+
+def steps_of(training: Path) -> list[int]:
+    return [int(row["step"]) for row in read_log(training) if "loss" in row]
+
+
+def test_a_rehearsal_that_ends_with_a_look_goes_on_in_step(
+    folder: Path, tmp_path: Path, held_out_pictures: str
+) -> None:
+    preset = watched(held_out_pictures)
+    run.train_experiment(preset, tmp_path, only=["task-q1"], limit_steps=2 * EVERY)
+    (codec,) = run.train_experiment(preset, tmp_path, only=["task-q1"])
+    assert steps_of(tmp_path / "task-q1") == steps_of(folder / "task-q1") == list(range(STEPS))
+    assert held_out(tmp_path / "task-q1") == held_out(folder / "task-q1")
+    assert Codec.load(codec).fingerprint == Codec.load(folder / "codecs" / codec.name).fingerprint
+
+
+def test_with_an_average_it_is_the_average_that_is_looked_at(tmp_path: Path, held_out_pictures: str) -> None:
+    """Which is what is saved; the training goes on with its own weights."""
+
+    def averaged(held_out: str | None) -> Preset:
+        one = watched(held_out)
+        optimizer = one.optimizer.model_copy(update={"average": 0.6})
+        return one.model_copy(update={"optimizer": optimizer})
+
+    (with_look,) = run.train_experiment(averaged(held_out_pictures), tmp_path / "1", only=["task-q1"])
+    (without,) = run.train_experiment(averaged(None), tmp_path / "2", only=["task-q1"])
+    codec = Codec.load(with_look)
+    assert codec.fingerprint == Codec.load(without).fingerprint
+    logged = held_out(tmp_path / "1" / "task-q1")[STEPS - 1]
+    with torch.no_grad():
+        batch = torch.stack([to_tensor(picture) for picture in pictures()])
+        estimate = codec.estimate(batch)
+    assert logged["held_out/rate"] == pytest.approx(estimate.rate.mean().item(), rel=1e-4)
+    assert logged["held_out/mse"] == pytest.approx(F.mse_loss(estimate.x_hat, batch).item(), rel=1e-4)
 
 
 def test_pictures_that_are_not_there_are_told_before_anything_is_trained(tmp_path: Path) -> None:

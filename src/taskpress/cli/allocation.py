@@ -76,9 +76,10 @@ def allocation(
     """
     if len(sources) < 2:
         raise ConfigError("allocation needs codecs and pictures: taskpress allocation CODEC... IMAGES -o PNG")
-    check_figure(output)
     *names, pictures = sources
-    if pictures == "scenes" or Path(pictures).is_dir():
+    several = pictures == "scenes" or Path(pictures).is_dir()
+    check_figure(output, "shares" if several else "boxes")
+    if several:
         if recognizer is None:
             raise ConfigError(f"--recognizer: name the one whose boxes in {pictures} count, e.g. onnx:FILE")
         _over_a_set(names, pictures, output, recognizer, annotations, resize, limit, curve, device, as_json)
@@ -126,7 +127,6 @@ def _of_a_picture(
     ]
     covered = area_in_boxes(found.boxes, size) / (size[0] * size[1])
     summary = {
-        "schema": 1,
         "image": Path(picture).name,
         "size": size,
         "recognizer": recognizer,

@@ -53,6 +53,12 @@ def is_one_file(output: Path, kinds: Collection[str]) -> bool:
     return output.suffix.lower() in kinds and not output.is_dir()
 
 
+def check_skip(output: Path, kinds: Collection[str], skip: bool) -> None:
+    """ConfigError for --skip where -o names a file: whose outcome it is, its name does not say."""
+    if skip and is_one_file(output, kinds):
+        raise ConfigError(f"--skip: goes with a folder, and -o {output} names a file; leave one of them out")
+
+
 def printable(text: str) -> str:
     """The text with marks in place of what names of files may hold and no output takes."""
     return text.encode(errors="replace").decode()

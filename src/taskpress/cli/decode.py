@@ -7,10 +7,12 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Jobs, Row, is_one_file, run_all, targets
+from taskpress.cli.batch import Jobs, Row, check_skip, is_one_file, run_all, targets
 from taskpress.cli.measuring import AsJson, Device, Precision, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
-from taskpress.errors import ConfigError, TaskPressError
+from taskpress.errors import ConfigError, TaskPressError, UnknownCodecError
+
+LOSSLESS = frozenset({".png", ".tif", ".tiff", ".bmp", ".ppm"})
 
 
 def decode(
@@ -20,7 +22,7 @@ def decode(
         typer.Option(
             "-o",
             "--output",
-            help="Folder for the PNG files; or, of one file, the picture's name (.png, .jpg, …).",
+            help="Folder for the PNG files; or, of one file, the picture's name (.png, .tif, .bmp, .ppm).",
         ),
     ],
     codecs: Annotated[
@@ -47,7 +49,8 @@ def decode(
     """
     from taskpress.cli.bitstreams import find_bitstreams, read_bitstream
     from taskpress.coding.finder import CodecFinder
-    from taskpress.coding.images import write_image, written_suffixes
+    from taskpress.coding.images import write_image
+    from taskpress.datasets.folder import PICTURE_SUFFIXES
 
     finder = CodecFinder(codecs or (), precision, checked_device(device))
     box = None if region is None else parse_region(region)
@@ -57,9 +60,10 @@ def decode(
         try:
             name, codec = finder.find(data)
             image = codec.decode(data, as_="numpy", region=box)
+        except UnknownCodecError as error:
+            raise UnknownCodecError(f"{path}: {error}; name it with --codec") from None
         except TaskPressError as error:
-            hint = "; name it with --codec" if "none of those known" in str(error) else ""
-            raise type(error)(f"{path}: {error}{hint}") from None
+            raise type(error)(f"{path}: {error}") from None
         target.parent.mkdir(parents=True, exist_ok=True)
         write_image(target, image)
         height, width = image.shape[:2]
@@ -68,9 +72,11 @@ def decode(
     def line(row: Row) -> str:
         return f"{row['file']}  {row['width']}x{row['height']}  {row['codec']}"
 
-    kinds = written_suffixes()
-    pairs = targets(find_bitstreams(files), output, ".png", kinds)
-    folder = output.parent if is_one_file(output, kinds) else output
+    if is_one_file(output, PICTURE_SUFFIXES - LOSSLESS):
+        raise ConfigError(f"-o {output}: pictures are written without further loss; name a .png, or a folder")
+    pairs = targets(find_bitstreams(files), output, ".png", LOSSLESS)
+    check_skip(output, LOSSLESS, skip)
+    folder = output.parent if is_one_file(output, LOSSLESS) else output
     run_all(work, to_do(pairs, folder, force, skip), "decoding", jobs, line, as_json)
 
 

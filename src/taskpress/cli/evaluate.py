@@ -75,8 +75,9 @@ def evaluate(
     from taskpress.evaluation.rate_accuracy import CodecCoder
 
     devices, at_once = checked_devices(device, jobs)
+    at_once = min(at_once, len(codecs))
     if refine is not None and at_once > 1:
-        raise ConfigError("--jobs: with --refine codecs are measured one after another; leave it out")
+        raise ConfigError("--refine: takes one codec after another; leave out --jobs, and name one --device")
     loaded = [Codec.load(source, precision) for source in codecs]
     if at_once == 1:
         loaded = [codec.to(devices[0]) for codec in loaded]

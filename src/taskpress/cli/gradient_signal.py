@@ -42,7 +42,7 @@ def gradient_signal(
     from taskpress.training.expected_gradients import signals
     from taskpress.training.restore import restore
 
-    check_figure(output)
+    check_figure(output, "trainings")
     device = checked_device(device)
     restored = [restore(folder, device) for folder in trainings]
     found = GradientSignals(

@@ -40,7 +40,7 @@ def gradients(
     from taskpress.evaluation.gradients import gradients_figure
     from taskpress.training.logs import gradients_of
 
-    check_figure(output)
+    check_figure(output, "pulls")
     found = gradients_of(runs, window)
     write_with_figure(found, gradients_figure(found), output, as_json, lambda: _print_table(found))
 

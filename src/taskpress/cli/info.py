@@ -52,7 +52,7 @@ def _bitstream(path: Path, codecs: Sequence[str]) -> dict[str, object]:
     from taskpress.cli.bitstreams import read_bitstream
     from taskpress.coding.bitstream import read_header
     from taskpress.coding.finder import CodecFinder
-    from taskpress.errors import BitstreamError
+    from taskpress.errors import BitstreamError, UnknownCodecError
 
     data = read_bitstream(path)
     try:
@@ -61,7 +61,7 @@ def _bitstream(path: Path, codecs: Sequence[str]) -> dict[str, object]:
         raise BitstreamError(f"{path}: {error}") from None
     try:
         name = CodecFinder(codecs).find(data)[0]
-    except BitstreamError:
+    except UnknownCodecError:
         name = "unknown; name it with --codec"
     return {
         "file": str(path),

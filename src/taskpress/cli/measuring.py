@@ -221,19 +221,22 @@ def open_recognizer(spec: str, device: str) -> Recognizer:
     return recognizer
 
 
-def check_figure(output: Path) -> None:
-    """ConfigError where a figure and its numbers cannot go: by its name, or as other files are there."""
+def check_figure(output: Path, holds: str) -> None:
+    """ConfigError where a figure and its numbers cannot go: by its name, or as other files are there.
+
+    holds: a key that numbers of such a figure have, and other files have not
+    """
     if output.suffix.lower() != ".png":
         raise ConfigError(f"{output}: the figure is a PNG; give a name that ends in .png")
     numbers = output.with_suffix(".json")
     if output.exists() or numbers.exists():
         try:
-            ours = "schema" in json.loads(numbers.read_bytes())
-        except (OSError, ValueError, TypeError, RecursionError):
-            ours = False
-        if not ours:
-            there = output if output.exists() else numbers
-            raise ConfigError(f"{there}: is there, and is no figure of ours; choose another -o, or remove it")
+            there = json.loads(numbers.read_bytes())
+        except (OSError, ValueError, RecursionError):
+            there = None
+        if not (isinstance(there, dict) and holds in there):
+            taken = numbers if numbers.exists() else output
+            raise ConfigError(f"{taken}: is there, and is of no such figure; choose another -o, or remove it")
 
 
 def write_with_figure(

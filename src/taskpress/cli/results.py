@@ -8,7 +8,9 @@ import signal
 import warnings
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import cache
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +19,7 @@ import typer
 
 from taskpress.cli.measuring import Asked, checked_device
 from taskpress.cli.outcomes import Source, to_do
-from taskpress.errors import ConfigError
+from taskpress.errors import ConfigError, TaskPressError
 
 if TYPE_CHECKING:
     from taskpress.datasets.dataset import Dataset
@@ -165,6 +167,11 @@ def _at_once(
             for future in as_completed(running):
                 yield running[future], future.result()
                 progress.advance(bar)
+        except BrokenProcessPool:
+            raise TaskPressError(
+                "a process that measured has ended, as where memory is short; give fewer --jobs, and --skip "
+                "to go on"
+            ) from None
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             for process in multiprocessing.active_children():
@@ -172,16 +179,8 @@ def _at_once(
             raise
 
 
-class _Here(NamedTuple):
-    """What a process has opened for all coders that it measures."""
-
-    asked: Asked
-    device: str
-    recognizer: Recognizer
-    dataset: Dataset
-
-
-_here: _Here | None = None
+_here: tuple[Asked, str] | None = None
+"""What a process measures with, and on which device."""
 
 
 def _begin(asked: Asked, free: SimpleQueue[str], threads: int) -> None:
@@ -194,20 +193,26 @@ def _begin(asked: Asked, free: SimpleQueue[str], threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     warnings.showwarning = show_warning
     torch.set_num_threads(threads)
-    device = free.get()
-    _here = _Here(asked, device, *asked.open(device))
+    _here = asked, free.get()
+
+
+@cache
+def _opened(asked: Asked, device: str) -> tuple[Recognizer, Dataset]:
+    return asked.open(device)
 
 
 def _measured(coder: Coder, reference: Reference, how: How) -> Result:
     from taskpress.evaluation.rate_accuracy import evaluate
 
     assert _here is not None
+    asked, device = _here
+    recognizer, dataset = _opened(asked, device)
     return evaluate(
-        _on(coder, _here.device),
-        _here.dataset,
-        _here.recognizer,
+        _on(coder, device),
+        dataset,
+        recognizer,
         resize=how.resize,
-        limit=_here.asked.limit,
+        limit=asked.limit,
         reference=reference,
         fidelity=how.fidelity,
     )

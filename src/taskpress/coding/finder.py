@@ -10,7 +10,7 @@ from taskpress.coding.bitstream import unpack
 from taskpress.coding.checkpoints import shipped_names
 from taskpress.coding.codec import Codec
 from taskpress.coding.transforms import check_precision
-from taskpress.errors import BitstreamError
+from taskpress.errors import UnknownCodecError
 
 
 class CodecFinder:
@@ -33,14 +33,14 @@ class CodecFinder:
             self._add(name)
 
     def find(self, data: bytes) -> tuple[str, Codec]:
-        """Name (as given, or shipped) and codec of a bitstream; BitstreamError where none of them wrote it,
-        or it is damaged."""
+        """Name (as given, or shipped) and codec of a bitstream; UnknownCodecError where none of them wrote
+        it, BitstreamError where it is damaged."""
         fingerprint = unpack(data)[0].fingerprint
         with self._lock:
             while fingerprint not in self._by_fingerprint and self._unread:
                 self._add(self._unread.pop(0))
             if fingerprint not in self._by_fingerprint:
-                raise BitstreamError(f"was coded with codec {fingerprint}, none of those known")
+                raise UnknownCodecError(f"was coded with codec {fingerprint}, none of those known")
             return self._by_fingerprint[fingerprint]
 
     def _add(self, name: str | Path) -> None:

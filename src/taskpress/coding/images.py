@@ -47,6 +47,8 @@ Source = str | Path | Image.Image | np.ndarray | Tensor
 _PILLOWS_LIMIT = Lock()
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+SHARED_BRANDS = (b"mif1", b"msf1")
+"""Of HEIC and AVIF alike."""
 
 
 def read_image(path: str | Path) -> np.ndarray:
@@ -112,10 +114,12 @@ def _known(file: BinaryIO, path: Path) -> BinaryIO:
     """The file, at its beginning, of a format that Pillow knows by now; ImageError where a package lacks."""
     head = file.read(12)
     file.seek(0)
-    if head[4:8] == b"ftyp" and head[8:] in HEIC_BRANDS:
+    if head[4:8] == b"ftyp" and head[8:] in (*HEIC_BRANDS, *SHARED_BRANDS):
         try:
             import pillow_heif
         except ImportError:
+            if head[8:] in SHARED_BRANDS:
+                return file
             raise ImageError(f"{path}: HEIC takes a package of its own: pip install pillow-heif") from None
         pillow_heif.register_heif_opener()
     return file
@@ -191,24 +195,19 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return array
 
 
-def written_suffixes() -> set[str]:
-    """What `write_image` takes, in lower case, e.g. .png."""
-    return {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.SAVE}
-
-
 def write_image(path: str | Path, array: np.ndarray) -> None:
     """Writes uint8 [H, W, 3] in the format that the path's suffix names, atomically.
 
     ImageError for a suffix that Pillow does not write.
     """
     path = Path(path)
-    if path.suffix.lower() not in written_suffixes():
+    kind = Image.registered_extensions().get(path.suffix.lower())
+    if kind is None or kind not in Image.SAVE:
         raise ImageError(
             f"{path}: pictures are not written as {path.suffix or 'files without suffix'!r}; use .png"
         )
     try:
         with atomic_file(path) as file:
-            kind = Image.registered_extensions()[path.suffix.lower()]
             Image.fromarray(array).save(file, format=kind)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error

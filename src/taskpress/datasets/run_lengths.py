@@ -49,6 +49,8 @@ def check_masks(annotated: Mapping[str, Any]) -> None:
 
 
 def _are_counts(counts: Any, pixels: int) -> bool:
+    if isinstance(counts, bytes):
+        counts = counts.decode("latin-1")
     if isinstance(counts, str):
         counts = _decompressed(counts)
     whole = isinstance(counts, list) and all(type(count) is int and count >= 0 for count in counts)

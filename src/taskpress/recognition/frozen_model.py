@@ -142,7 +142,7 @@ def settled(model: nn.Module, side: int = 224) -> nn.Module:
 
 
 def _side(weights: Any) -> int:
-    """Mean and deviation of the pictures that these weights take."""
+    """The side in pixels of the pictures that these weights take."""
     crop = getattr(weights.transforms(), "crop_size", None)
     return int(crop[0]) if crop else 224
 

@@ -24,6 +24,7 @@ class WeightAverage(lightning.Callback):
         self.decay = decay
         self.steps = 0
         self.weights: list[Tensor] = []
+        self._own: list[Tensor] = []
 
     def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
         if not self.weights:
@@ -39,6 +40,17 @@ class WeightAverage(lightning.Callback):
         current = [weight.detach() for weight in module.parameters()]
         torch._foreach_lerp_(self.weights, current, 1 - stays)
         self.steps += 1
+
+    def on_validation_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        self._own = [weight.detach().clone() for weight in module.parameters()]
+        self.give(module)
+        module.eval()  # once more: what follows from the weights is found when they are set to evaluation
+
+    @torch.no_grad()
+    def on_validation_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+        for weight, own in zip(module.parameters(), self._own, strict=True):
+            weight.copy_(own)
+        self._own = []
 
     @torch.no_grad()
     def give(self, module: lightning.LightningModule) -> None:

@@ -117,7 +117,7 @@ def _identity(training: CodecTraining) -> str:
         [(one.fingerprint, weight) for one, weight in training.objective.recognizers],
         [one.auxiliary for one in config.further],
         config.seed,
-        config.data.model_dump(exclude={"batch", "workers"}),
+        config.data.model_dump(exclude={"batch", "workers", "held_out", "held_out_crops"}),
         config.optimizer.model_dump(include={"warmup", "schedule", "clip"}),
         {"devices": config.trainer.device_count, "precision": config.trainer.precision},
         objective.model_dump(include={"auxiliary", "auxiliary_width", "auxiliary_first", "quantization"}),

@@ -78,7 +78,7 @@ class OptimizerConfig(Section):
     auxiliary_learning_rate: float | None = Field(
         None, gt=0, description="of what begins from random weights, branch and allocator; none: the codec's"
     )
-    steps: int | None = Field(None, ge=1, description="length of the training")
+    steps: int | None = Field(None, ge=1, description="length of the training; this or `epochs` is given")
     epochs: float | None = Field(None, gt=0, le=1e6, description="instead of steps: passes over the sources")
     warmup: int = Field(0, ge=0, description="steps of linear warm-up")
     schedule: Literal["constant", "cosine"] = Field(
@@ -135,7 +135,8 @@ class StartConfig(Section):
         None, ge=0, lt=2**32, description="for arms repeated from one start; none: the preset's seed"
     )
     objective: ObjectiveConfig = Field(
-        ObjectiveConfig(task="none", mse=1.0), description="its own; by default mean squared error alone"
+        ObjectiveConfig(task="none", mse=1.0),
+        description="its own, in place of the preset's; mean squared error alone where it is not given",
     )
     optimizer: OptimizerConfig = Field(description="its own")
 

@@ -107,6 +107,10 @@ class _Checkpoint(ModelCheckpoint):
         super().on_train_start(trainer, pl_module)
         self._step = trainer.global_step
 
+    def on_train_batch_start(self, trainer: lightning.Trainer, *further: Any) -> None:
+        # Resumed from where a look at held-out crops was the last thing, Lightning counts one too many.
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
     def on_train_batch_end(self, trainer: lightning.Trainer, *further: Any) -> None:
         if trainer.global_step != self._step:
             self._step = trainer.global_step
