@@ -6,11 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-from taskpress.cli.evaluate import default_curve
 from taskpress.coding.allocation import AllocatorSettings
 from taskpress.coding.codec import Codec
 from taskpress.datasets.scenes import CATEGORIES
 from taskpress.errors import CodecError, ConfigError, DataError, ImageError
+from taskpress.evaluation.rate_accuracy import default_curve
 
 from .conftest import ColourDetector, Squares, call, data_options
 

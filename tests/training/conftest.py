@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from taskpress.training import run
 from taskpress.training.config import Preset
+from taskpress.training.module import CodecTraining
 
 STEPS = 6
 
@@ -39,3 +43,18 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 class PowerCutError(Exception):
     """Stands for the power cut."""
+
+
+@contextmanager
+def power_cut(monkeypatch: pytest.MonkeyPatch, at: int) -> Iterator[None]:
+    """Inside, a training dies before its step `at`, counted from 0."""
+    step = CodecTraining.training_step
+
+    def dies(self: CodecTraining, batch: Any, batch_idx: int) -> torch.Tensor:
+        if self.global_step == at:
+            raise PowerCutError
+        return step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(CodecTraining, "training_step", dies)
+        yield

@@ -33,6 +33,8 @@ from taskpress.training.objective_config import ObjectiveConfig
 from taskpress.training.presets import load_preset
 from taskpress.training.teacher import Teacher
 
+from .conftest import power_cut
+
 STEPS = 4
 ARMS = {
     "task": {},
@@ -175,23 +177,11 @@ def test_every_arm_lowers_its_loss(arm: str) -> None:
     assert (losses() < before).all(), (before, losses())
 
 
-class PowerCutError(Exception):
-    """Stands for the power cut."""
-
-
 @pytest.mark.parametrize("arm", ["roi", "semantic"])
 def test_a_killed_run_ends_like_one_never_killed(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arm: str
 ) -> None:
-    step = CodecTraining.training_step
-
-    def dies(self: CodecTraining, batch: Any, batch_idx: int) -> torch.Tensor:
-        if self.global_step == 3:
-            raise PowerCutError
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
-        patch.setattr(CodecTraining, "training_step", dies)
+    with power_cut(monkeypatch, at=3):
         run.train_experiment(preset(), tmp_path, only=[arm])
     (codec,) = run.train_experiment(preset(), tmp_path, only=[arm])
     whole = trained / "codecs" / f"tiny-{arm}-q1.safetensors"

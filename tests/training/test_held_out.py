@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,10 +20,9 @@ from taskpress.recognition.named import load_recognizer
 from taskpress.training import run
 from taskpress.training.config import Preset
 from taskpress.training.logs import read_log
-from taskpress.training.module import CodecTraining
 from taskpress.training.run import settings_digest
 
-from .conftest import STEPS, PowerCutError, preset
+from .conftest import STEPS, power_cut, preset
 
 SIDE, EVERY = 64, 2
 CORNERS = (64, 96, 128)
@@ -112,15 +110,7 @@ def test_what_is_logged_is_what_files_hold(folder: Path) -> None:
 def test_a_killed_run_logs_the_same(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, held_out_pictures: str, kill_at: int
 ) -> None:
-    step = CodecTraining.training_step
-
-    def dies(self: CodecTraining, batch: Any, batch_idx: int) -> torch.Tensor:
-        if self.global_step == kill_at:
-            raise PowerCutError
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
-        patch.setattr(CodecTraining, "training_step", dies)
+    with power_cut(monkeypatch, at=kill_at):
         run.train_experiment(watched(held_out_pictures), tmp_path, only=["aux-q1"])
     (codec,) = run.train_experiment(watched(held_out_pictures), tmp_path, only=["aux-q1"])
     assert Codec.load(codec).fingerprint == Codec.load(folder / "codecs" / codec.name).fingerprint

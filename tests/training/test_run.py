@@ -23,7 +23,7 @@ from taskpress.training.config import RunConfig
 from taskpress.training.module import CodecTraining
 from taskpress.training.run import settings_digest
 
-from .conftest import STEPS, PowerCutError, preset
+from .conftest import STEPS, power_cut, preset
 
 
 def metrics(path: Path) -> list[dict[str, str]]:
@@ -56,15 +56,7 @@ def test_a_codec_that_had_a_branch_is_the_codec_without(tmp_path: Path) -> None:
 def test_a_killed_run_ends_like_one_never_killed(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kill_at: int
 ) -> None:
-    step = CodecTraining.training_step
-
-    def dies(self: CodecTraining, batch: Any, batch_idx: int) -> torch.Tensor:
-        if self.global_step == kill_at:
-            raise PowerCutError
-        return step(self, batch, batch_idx)
-
-    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
-        patch.setattr(CodecTraining, "training_step", dies)
+    with power_cut(monkeypatch, at=kill_at):
         run.train_experiment(preset(), tmp_path, only=["aux-q1"])
     assert not (tmp_path / "codecs").exists()
     (codec,) = run.train_experiment(preset(), tmp_path, only=["aux-q1"])

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from taskpress.cli.evaluate import default_curve, names_by_seed
+from taskpress.cli.evaluate import names_by_seed
 from taskpress.cli.measuring import (
     AsJson,
     Device,
@@ -166,7 +166,7 @@ def _over_a_set(
 ) -> None:
     from taskpress.coding.codec import Codec
     from taskpress.datasets.dataset import Unlabelled
-    from taskpress.evaluation.rate_accuracy import make_reference, trained_as
+    from taskpress.evaluation.rate_accuracy import default_curve, make_reference, trained_as
     from taskpress.evaluation.seeds import by_rate_and_seed
     from taskpress.evaluation.shares import Unmeasured, collect, share_of, shares_figure
 

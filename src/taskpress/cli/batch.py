@@ -20,13 +20,14 @@ Jobs = Annotated[int | None, typer.Option("-j", "--jobs", min=1, help="Files at 
 
 
 def targets(
-    inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str, kinds: Collection[str]
-) -> list[tuple[Path, Path]]:
-    """(file, where its outcome goes) for (file, name relative to the output folder) pairs.
+    inputs: Sequence[tuple[Path, Path]], output: Path, suffix: str, kinds: Collection[str], skip: bool
+) -> tuple[list[tuple[Path, Path]], Path]:
+    """(file, where its outcome goes) for (file, name relative to the output folder) pairs; and the folder.
 
     An output that ends in one of `kinds` is the outcome itself, of one file (`is_one_file`). Else
     `a/photo.jpg` becomes `a/photo` with the new suffix; where `a/photo.png` is there too, both keep their own
-    suffix before the new one. Raises ConfigError where two files would still have one outcome.
+    suffix before the new one. Raises ConfigError where two files would still have one outcome, and for --skip
+    where -o names a file: whose outcome that is, its name does not say.
     """
     inputs = list(dict.fromkeys(inputs))
     if str(output) == "-":
@@ -36,7 +37,11 @@ def targets(
             raise ConfigError(
                 f"-o {output}: names one file, where {len(inputs)} are to be written; name a folder"
             )
-        return [(inputs[0][0], output)]
+        if skip:
+            raise ConfigError(
+                f"--skip: goes with a folder, and -o {output} names a file; leave one of them out"
+            )
+        return [(inputs[0][0], output)], output.parent
     stems = Counter(relative.with_suffix("") for _, relative in inputs)
     taken: dict[Path, Path] = {}
     for path, relative in inputs:
@@ -45,18 +50,12 @@ def targets(
         if target in taken:
             raise ConfigError(f"{path} and {taken[target]} would both become {target}; code them apart")
         taken[target] = path
-    return [(path, target) for target, path in taken.items()]
+    return [(path, target) for target, path in taken.items()], output
 
 
 def is_one_file(output: Path, kinds: Collection[str]) -> bool:
     """Whether -o names a file of one of these suffixes, not a folder to be written into."""
     return output.suffix.lower() in kinds and not output.is_dir()
-
-
-def check_skip(output: Path, kinds: Collection[str], skip: bool) -> None:
-    """ConfigError for --skip where -o names a file: whose outcome it is, its name does not say."""
-    if skip and is_one_file(output, kinds):
-        raise ConfigError(f"--skip: goes with a folder, and -o {output} names a file; leave one of them out")
 
 
 def printable(text: str) -> str:

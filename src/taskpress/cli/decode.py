@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Jobs, Row, check_skip, is_one_file, run_all, targets
+from taskpress.cli.batch import Jobs, Row, is_one_file, run_all, targets
 from taskpress.cli.measuring import AsJson, Device, Precision, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
 from taskpress.errors import ConfigError, TaskPressError, UnknownCodecError
@@ -74,9 +74,7 @@ def decode(
 
     if is_one_file(output, PICTURE_SUFFIXES - LOSSLESS):
         raise ConfigError(f"-o {output}: pictures are written without further loss; name a .png, or a folder")
-    pairs = targets(find_bitstreams(files), output, ".png", LOSSLESS)
-    check_skip(output, LOSSLESS, skip)
-    folder = output.parent if is_one_file(output, LOSSLESS) else output
+    pairs, folder = targets(find_bitstreams(files), output, ".png", LOSSLESS, skip)
     run_all(work, to_do(pairs, folder, force, skip), "decoding", jobs, line, as_json)
 
 

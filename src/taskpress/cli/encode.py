@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Jobs, Row, check_skip, is_one_file, run_all, targets
+from taskpress.cli.batch import Jobs, Row, run_all, targets
 from taskpress.cli.measuring import AsJson, Device, Precision, TileSide, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
 from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
@@ -83,9 +83,7 @@ def encode(
     def line(row: Row) -> str:
         return f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp"
 
-    outcomes = targets(pairs, output, ".tpc", (".tpc",))
-    check_skip(output, (".tpc",), skip)
-    folder = output.parent if is_one_file(output, (".tpc",)) else output
+    outcomes, folder = targets(pairs, output, ".tpc", (".tpc",), skip)
     wanted = to_do(outcomes, folder, force, skip)
     begun = set(wanted)
     for source, target in (pair for pair in outcomes if pair not in begun):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -72,7 +71,7 @@ def evaluate(
     --resize 416 -o results
     """
     from taskpress.coding.codec import Codec
-    from taskpress.evaluation.rate_accuracy import CodecCoder
+    from taskpress.evaluation.rate_accuracy import CodecCoder, default_curve
 
     devices, at_once = checked_devices(device, jobs)
     at_once = min(at_once, len(codecs))
@@ -109,9 +108,3 @@ def names_by_seed(sources: Sequence[str], codecs: Sequence[Codec]) -> list[str]:
     trainings = [trained_as(codec) for codec in codecs]
     seeds = [None if training is None else training.seed for training in trainings]
     return told_apart([codec_name(source) for source in sources], seeds)
-
-
-def default_curve(card: dict[str, object], name: str) -> str:
-    """The arm a codec was trained as; else its name without the rate's -qN."""
-    arm = card.get("arm")
-    return arm if isinstance(arm, str) and arm else re.sub(r"-q\d+$", "", name)

@@ -85,8 +85,8 @@ def measure(
     left_out = set(paths) - {path for _, path in todo}
     alone = [(coder, path) for coder, path in zip(coders, paths, strict=True) if path in left_out]
     # What costs nothing is looked at first: of the pictures, the first one.
+    first = [level_of(resized(dataset[0].image, resize))] if alone and len(dataset) else []
     for coder, path in alone:
-        first = [level_of(resized(dataset[0].image, resize))] if len(dataset) else []
         check_measurement(path, measurement(coder, dataset, recognizer, resize, limit), first, None)
     reference = make_reference(dataset, recognizer, resize, limit, progress=True) if todo else None
     if reference is not None:

@@ -7,8 +7,9 @@ picture ─► resize ─┬─► encode ─► bytes (rate) ─► decode ─�
 from __future__ import annotations
 
 import math
+import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,11 +78,17 @@ class CodecCoder:
         return pixels
 
 
+def default_curve(card: Mapping[str, object], name: str) -> str:
+    """The arm a codec was trained as; else its name without the rate's -qN."""
+    arm = card.get("arm")
+    return arm if isinstance(arm, str) and arm else re.sub(r"-q\d+$", "", name)
+
+
 def named_by_card(codec: Codec) -> CodecCoder:
-    """Curve and name are arm and name on its card; a codec without a card is called by its architecture."""
-    name, arm = (codec.card.get(key) for key in ("name", "arm"))
+    """A coder with the name on the codec's card; a codec without one is called by its architecture."""
+    name = codec.card.get("name")
     name = name if isinstance(name, str) and name else codec.architecture
-    return CodecCoder(codec, arm if isinstance(arm, str) and arm else name, name)
+    return CodecCoder(codec, default_curve(codec.card, name), name)
 
 
 def trained_as(codec: Codec) -> TrainedAs | None:
