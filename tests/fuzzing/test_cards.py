@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 import taskpress
-from taskpress.cli.evaluate import default_curve
+from taskpress.evaluation.rate_accuracy import default_curve
 from taskpress.errors import CodecError
 
 from .mutations import SLOW_COUNT, attack
