@@ -12,8 +12,8 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 import taskpress
-from taskpress.evaluation.rate_accuracy import default_curve
 from taskpress.errors import CodecError
+from taskpress.evaluation.rate_accuracy import default_curve
 
 from .mutations import SLOW_COUNT, attack
 

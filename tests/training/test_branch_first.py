@@ -70,7 +70,7 @@ class Seen:
 
 
 def test_the_branch_alone_learns_and_arms_stay_comparable(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
     with monkeypatch.context() as patch:
         fresh = Seen(patch)
@@ -78,6 +78,7 @@ def test_the_branch_alone_learns_and_arms_stay_comparable(
     assert not fresh.fits and not (tmp_path / "fresh" / "branches").exists()
     seen = Seen(monkeypatch)
     run.train_experiment(preset(), tmp_path / "taught")
+    assert not [str(warning.message) for warning in recwarn if "val" in str(warning.message)]
     # One branch for both rates, which begin from one codec; none for the arm without auxiliary loss.
     assert seen.fits == ["aux-q1"] * FIRST["steps"]
     (learned,) = (tmp_path / "taught" / "branches").iterdir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,8 @@ def build_trainer(
     """
     # Lightning announces devices, sanity of loggers and tips; what a user needs is in the progress bar.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    # The crops' module serves trainings of branches, too, which hold nothing out.
+    warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
     logs: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     if folder is not None:
         # Opening a log deletes an older one of the same name, so every attempt has its own.
