@@ -145,6 +145,15 @@ def own(
     return f"python:{folder}/own.py:Own"
 
 
+def test_a_fingerprint_that_cannot_be_set_says_so(tmp_path: Path) -> None:
+    spec = own(tmp_path)
+    file = tmp_path / "own.py"
+    computed = "    fingerprint = property(lambda self: 'same')\n\n    def predict"
+    file.write_text(file.read_text().replace("    def predict", computed))
+    with pytest.raises(RecognizerError, match=r"own\.py.*fingerprint must be an attribute that can be set"):
+        load_recognizer(spec)
+
+
 def test_a_module_is_frozen_though_its_author_forgot(tmp_path: Path) -> None:
     recognizer = load_recognizer(own(tmp_path))
     assert isinstance(recognizer, torch.nn.Module)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -177,7 +177,8 @@ def open_dataset(
                 f"--categories {categories}: {len(named)} categories, {recognizer.name} tells "
                 f"{len(recognizer.categories)} apart; list them in the order of its classes"
             )
-        recognizer.categories = tuple(named)
+        renamed: Any = recognizer
+        renamed.categories = tuple(named)
     return CocoImages(images, annotations)
 
 

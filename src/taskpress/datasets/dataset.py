@@ -33,8 +33,11 @@ class Sample:
 class Dataset(Protocol):
     """Pictures in a fixed order; picture i is the same whoever asks and however often."""
 
-    name: str
-    categories: tuple[Category, ...]
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def categories(self) -> tuple[Category, ...]: ...
 
     def __len__(self) -> int: ...
 

@@ -21,8 +21,11 @@ class Spread(NamedTuple):
 class Told(Protocol):
     """A codec's name, its training, and how its latents were refined."""
 
-    codec: str
-    training: TrainedAs | None
+    @property
+    def codec(self) -> str: ...
+
+    @property
+    def training(self) -> TrainedAs | None: ...
 
     @property
     def refined(self) -> RefinedAs | None: ...
@@ -31,7 +34,8 @@ class Told(Protocol):
 class Measured(Told, Protocol):
     """What was measured of a codec on a data set: `Result`, or `Share` of bits inside boxes."""
 
-    bpp: float
+    @property
+    def bpp(self) -> float: ...
 
     @property
     def scores(self) -> Mapping[str, float | None]: ...

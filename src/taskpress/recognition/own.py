@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
+from typing import Any
 
 from torch import nn
 
@@ -19,15 +19,22 @@ def load_own(spec: str) -> Recognizer:
     a threshold that is changed in the code changes what the teacher sees, whatever the class hashes.
 
     Raises RecognizerError, naming the file and what is amiss, for a file or class that is not there, a class
-    that cannot be made, or an object without a member of the protocol.
+    that cannot be made, an object without a member of the protocol, or with a fingerprint that cannot be set.
     """
     code = run_own(spec, RecognizerError)
     made = code.make()
     if not isinstance(made, Recognizer):
-        members = sorted({*inspect.get_annotations(Recognizer), *vars(Recognizer)})
-        missing = ", ".join(m for m in members if not m.startswith("_") and not hasattr(made, m))
+        missing = ", ".join(
+            m for m in sorted(vars(Recognizer)) if not m.startswith("_") and not hasattr(made, m)
+        )
         raise RecognizerError(f"{spec}: {code.name} is no recognizer: it has no {missing}")
     if isinstance(made, nn.Module):
         freeze(made)
-    made.fingerprint = hashlib.sha256(made.fingerprint.encode() + code.content).hexdigest()
+    told: Any = made
+    try:
+        told.fingerprint = hashlib.sha256(made.fingerprint.encode() + code.content).hexdigest()
+    except AttributeError as error:
+        raise RecognizerError(
+            f"{spec}: {code.name}.fingerprint must be an attribute that can be set"
+        ) from error
     return made

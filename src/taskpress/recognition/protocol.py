@@ -21,12 +21,21 @@ class Recognizer(Protocol):
     `taskpress.targets.TARGETS` lists for the task) come back in the pixels of the image that was passed.
     """
 
-    name: str
-    """How it is named on the command line, e.g. `onnx:yolox_nano.onnx`."""
-    task: Task
-    categories: tuple[Category, ...]
-    fingerprint: str
-    """Hex digest of what decides its outputs; keys caches of pseudo-labels."""
+    @property
+    def name(self) -> str:
+        """How it is named on the command line, e.g. `onnx:yolox_nano.onnx`."""
+        ...
+
+    @property
+    def task(self) -> Task: ...
+
+    @property
+    def categories(self) -> tuple[Category, ...]: ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of what decides its outputs; keys caches of pseudo-labels."""
+        ...
 
     def predict(self, images: Sequence[Tensor]) -> list[Any]:
         """What evaluation scores, a target for each image, without gradients: detections down to a low
