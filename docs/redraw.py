@@ -107,9 +107,9 @@ def _refined() -> bytes:
         objects = recognizer.predict([to_tensor(picture)])[0]
         return judged(title, picture, objects.where(objects.scores >= 0.5), wanted)
 
-    name, rate = REFINED
+    name, lmbda = REFINED
     codec, panels = Codec.load(name), [panel("the scene", image)]
-    for title, refinement in ((name, None), (f"{name}, refined", refinement_for(codec, name, rate=rate))):
+    for title, refinement in ((name, None), (f"{name}, refined", refinement_for(codec, name, lmbda=lmbda))):
         data = codec.encode(image, refinement=refinement)
         bpp = 8 * len(data) / image[..., 0].size
         panels.append(panel(f"{title}: {bpp:.3f} bpp", codec.decode(data, as_="numpy")))

@@ -29,7 +29,7 @@ def preset(branch: str, **arm: Any) -> Preset:
             "data": {"sources": ["scenes:2"], "patch": 64},
             "objective": {"task": "features"},
             "optimizer": {"steps": 2},
-            "rates": [1.0],
+            "lambdas": [1.0],
             "arms": {"task+aux": {"alpha": 0.1, "auxiliary": branch} | arm},
             "trainer": {"accelerator": "cpu", "checkpoint_every": 1, "log_every": 1},
         }

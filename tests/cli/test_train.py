@@ -22,7 +22,7 @@ from taskpress.training.trainer import step_of
         (["quick", "codec.init=missing.safetensors", "start=null"], "missing.safetensors"),
         (["quick", "data.sources=[nowhere]"], "nowhere"),
         (["quick", "objective.auxiliary=detecton"], "detection"),
-        (["quick", "arms.task.rates=5"], "arms.task"),
+        (["quick", "arms.task.lambdas=5"], "arms.task"),
         (["quick", "data.sources=[scenes:64"], "YAML"),
         (["quick", "trainer.accelerator=abacus"], "abacus"),
         (["scenes", "codec.channels=48"], "N = 32"),

@@ -134,7 +134,7 @@ def test_a_loss_that_is_no_number_is_told(lively, picture, value: float, call: i
 
 
 @pytest.mark.parametrize(
-    "changes", [{"steps": 0}, {"rate": -1.0}, {"rate": math.nan}, {"learning_rate": 0.0}]
+    "changes", [{"steps": 0}, {"lmbda": -1.0}, {"lmbda": math.nan}, {"learning_rate": 0.0}]
 )
 def test_a_refinement_that_is_none_is_refused(lively, picture, changes: dict[str, float]) -> None:
     refinement = Refinement(squared_error, RATE)._replace(**changes)

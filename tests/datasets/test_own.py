@@ -49,7 +49,7 @@ def test_a_training_on_an_archive_is_that_on_its_pictures(tmp_path: Path, worker
             "recognizer": "scenes",
             "optimizer": {"steps": 2, "learning_rate": 1e-3},
             "trainer": {"accelerator": "cpu"},
-            "rates": [0.5],
+            "lambdas": [0.5],
             "arms": {"task": {}},
         }
         preset = tmp_path / f"{name}.yaml"

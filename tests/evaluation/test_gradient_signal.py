@@ -79,7 +79,7 @@ def test_the_figure_shows_every_training() -> None:
     one = Signals(
         training="aux-q1",
         arm="task+aux",
-        rate=0.5,
+        lmbda=0.5,
         alpha=1,
         auxiliary="heads",
         step=3,

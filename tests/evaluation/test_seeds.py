@@ -32,9 +32,14 @@ def trained(
 ) -> list[Result]:
     return [
         make(
-            curve, q, factor * bpp, ap, training={"seed": seed, "rate": rate}, codec_fingerprint=f"{seed}{q}"
+            curve,
+            q,
+            factor * bpp,
+            ap,
+            training={"seed": seed, "lmbda": lmbda},
+            codec_fingerprint=f"{seed}{q}",
         )
-        for q, (rate, bpp, ap) in enumerate(points, 1)
+        for q, (lmbda, bpp, ap) in enumerate(points, 1)
     ]
 
 
@@ -83,7 +88,7 @@ def test_a_rate_that_one_seed_lacks_is_in_no_mean(make_result: Make) -> None:
     results = [*trained(make_result, "task", 1, 1.0), *trained(make_result, "task", 2, 1.0, POINTS[:3])]
     results += trained(make_result, "task+aux", 1, 0.8)
     comparison = compare(results)
-    assert [point.results[0].training.rate for point in comparison.repeats["task"].points] == [0.3, 0.8, 2.0]  # type: ignore[union-attr]
+    assert [point.results[0].training.lmbda for point in comparison.repeats["task"].points] == [0.3, 0.8, 2.0]  # type: ignore[union-attr]
     assert "'task' without λ 5" in (comparison.bd_rates["task+aux"]["ap"].note or "")
     assert values(comparison, "task+aux") == pytest.approx({1: -20})
 
@@ -176,13 +181,13 @@ def test_the_card_tells_the_seed_through_the_command_line(world: Path) -> None:
         folder = world / f"run-{seed}"
         folder.mkdir()
         files.append(folder / "toy-task-q1.safetensors")
-        card = {"arm": "task", "config": {"seed": seed, "rate": 0.5, "experiment": "toy"}}
+        card = {"arm": "task", "config": {"seed": seed, "lmbda": 0.5, "experiment": "toy"}}
         Codec.create("mean-scale-hyperprior", 8, seed=seed).save(files[-1], card=card)
-    assert trained_as(Codec.load(files[1])) == TrainedAs(seed=2, rate=0.5, experiment="toy")
+    assert trained_as(Codec.load(files[1])) == TrainedAs(seed=2, lmbda=0.5, experiment="toy")
     assert trained_as(Codec.create("mean-scale-hyperprior", 8)) is None
     call("evaluate", *files, *data_options(world), "-o", world / "results")
     written = json.loads((world / "results" / "toy-task-q1-s2.json").read_text())
-    training = {"seed": 2, "rate": 0.5, "settings": None, "experiment": "toy"}
+    training = {"seed": 2, "lmbda": 0.5, "settings": None, "experiment": "toy"}
     assert (written["curve"], written["training"]) == ("task", training)
     outcome = call("compare", world / "results", "-o", world / "out")
     assert "(2 seeds)" in outcome.stdout and " ± " in outcome.stdout

@@ -27,16 +27,16 @@ def shares(*points: Share) -> Shares:
     )  # fmt: skip
 
 
-def share(curve: str, rate: float, seed: int, bpp: float, inside: float) -> Share:
+def share(curve: str, lmbda: float, seed: int, bpp: float, inside: float) -> Share:
     return Share(
-        codec=f"{curve}-q1", codec_fingerprint="f", curve=curve, training=TrainedAs(seed=seed, rate=rate),
+        codec=f"{curve}-q1", codec_fingerprint="f", curve=curve, training=TrainedAs(seed=seed, lmbda=lmbda),
         bpp=bpp, share=inside, area=0.2,
     )  # fmt: skip
 
 
 def test_a_folder_is_all_its_pictures_together(world: Path) -> None:
     codec = Codec.create("mean-scale-hyperprior", 8, seed=3)
-    codec.save(world / "toy-q1.safetensors", card={"arm": "task", "config": {"seed": 3, "rate": 0.5}})
+    codec.save(world / "toy-q1.safetensors", card={"arm": "task", "config": {"seed": 3, "lmbda": 0.5}})
     output = world / "figures" / "shares.png"
     outcome = call(
         "allocation", world / "toy-q1.safetensors", world / "pictures", "--recognizer", "toy", "--json",
@@ -46,7 +46,7 @@ def test_a_folder_is_all_its_pictures_together(world: Path) -> None:
     assert written == json.loads(output.with_suffix(".json").read_text())
     assert (written["dataset"], written["images"], written["boxes"]) == ("pictures", 4, 4)
     (found,) = written["shares"]
-    training = {"seed": 3, "rate": 0.5, "settings": None, "experiment": None}
+    training = {"seed": 3, "lmbda": 0.5, "settings": None, "experiment": None}
     assert (found["curve"], found["training"]) == ("task", training)
     data = Squares()
     per_picture = [allocate(codec, data[index].image) for index in range(4)]
@@ -65,7 +65,7 @@ def test_a_folder_is_all_its_pictures_together(world: Path) -> None:
 def test_codecs_that_make_no_curve_are_told_before_any_is_measured(
     world: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    card = {"arm": "task", "config": {"seed": 1, "rate": 0.3}}
+    card = {"arm": "task", "config": {"seed": 1, "lmbda": 0.3}}
     for folder in ("a", "b"):
         (world / folder).mkdir()
         Codec.create("mean-scale-hyperprior", 8).save(world / folder / "toy-q1.safetensors", card=card)

@@ -23,11 +23,11 @@ def seen(make: Make, recognizer: str, shift: float) -> list[Result]:
     common = {"recognizer": recognizer, "recognizer_fingerprint": f"{recognizer}-weights", "fidelity": EYES}
     found = [make("jpeg", 30, 0.5, 20 + shift, **common)]
     for seed in (1, 2):
-        for q, (rate, bpp, ap) in enumerate(((0.5, 0.1, 10.0), (2.0, 0.3, 30.0)), 1):
+        for q, (lmbda, bpp, ap) in enumerate(((0.5, 0.1, 10.0), (2.0, 0.3, 30.0)), 1):
             found.append(
                 make(
                     "task", q, bpp * seed, ap + shift, codec_fingerprint=f"{q}{seed}",
-                    training={"seed": seed, "rate": rate}, **common,
+                    training={"seed": seed, "lmbda": lmbda}, **common,
                 )
             )  # fmt: skip
     return found

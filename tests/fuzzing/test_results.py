@@ -27,7 +27,7 @@ def result(curve: str, quality: int) -> str:
         "curve": curve,
         "codec": f"{curve}-q{quality}",
         "codec_fingerprint": "0" * 16,
-        "training": {"seed": 1, "rate": float(quality)},
+        "training": {"seed": 1, "lmbda": float(quality)},
         "recognizer": "scenes",
         "recognizer_fingerprint": "1" * 16,
         "dataset": "scenes",

@@ -55,7 +55,7 @@ def test_the_example_trains_a_codec_and_judges_it(spec: str, tmp_path: Path) -> 
             "data": {"sources": ["scenes:2"], "patch": 64},
             "objective": {"task": "both"},
             "optimizer": {"steps": 2},
-            "rates": [1.0],
+            "lambdas": [1.0],
             "arms": {"task+aux": {"alpha": 0.1}},
             "trainer": {"accelerator": "cpu"},
         }
@@ -202,9 +202,9 @@ def test_what_teaches_nothing_is_refused_before_anything_is_trained(
             "recognizer": own(tmp_path, labels, loss),
             "codec": {"channels": 8},
             "data": {"sources": ["scenes:2"], "patch": 64},
-            "start": {"rate": 0.01, "optimizer": {"steps": 1}},
+            "start": {"lmbda": 0.01, "optimizer": {"steps": 1}},
             "optimizer": {"steps": 1},
-            "rates": [1.0],
+            "lambdas": [1.0],
             "arms": {"task": {"alpha": 0.0}},
             "trainer": {"accelerator": "cpu"},
         }

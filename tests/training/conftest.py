@@ -26,7 +26,7 @@ def preset(**changes: Any) -> Preset:
             "data": {"sources": ["scenes:8"], "patch": 64},
             "objective": {"task": "both"},
             "optimizer": {"steps": STEPS, "learning_rate": 1e-3, "warmup": 2, "schedule": "cosine"},
-            "rates": [0.5],
+            "lambdas": [0.5],
             "arms": {"task": {"alpha": 0.0}, "task+aux": {"alpha": 0.1}},
             "trainer": {"accelerator": "cpu", "checkpoint_every": 2, "log_every": 1},
             **changes,

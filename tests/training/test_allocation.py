@@ -52,7 +52,7 @@ def preset(**changes: Any) -> Preset:
             "data": {"sources": ["scenes:4"], "patch": 64},
             "objective": {"task": "features", "allocation_width": 8, "quantization": "rounded"},
             "optimizer": {"steps": STEPS, "learning_rate": 1e-3, "auxiliary_learning_rate": 5e-3},
-            "rates": [0.5],
+            "lambdas": [0.5],
             "arms": ARMS,
             "trainer": {"accelerator": "cpu", "checkpoint_every": 2, "log_every": 1},
             **changes,

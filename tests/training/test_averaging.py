@@ -25,7 +25,7 @@ def preset(average: float | None, **changes: Any) -> Preset:
             "data": {"sources": ["scenes:8"], "patch": 64},
             "objective": {"task": "none", "mse": 1.0},
             "optimizer": {"steps": 6, "learning_rate": 1e-3, "average": average},
-            "rates": [0.05],
+            "lambdas": [0.05],
             "arms": {"mse": {}},
             "trainer": {"accelerator": "cpu", "checkpoint_every": 2, "log_every": 1},
             **changes,

@@ -33,7 +33,7 @@ def preset(first: dict[str, int] | None = FIRST, **changes: Any) -> Preset:
             "data": {"sources": ["scenes:8"], "patch": 64},
             "objective": {"task": "features", "auxiliary_first": first},
             "optimizer": OPTIMIZER,
-            "rates": [0.5, 1.0],
+            "lambdas": [0.5, 1.0],
             "arms": {"task": {"alpha": 0.0}, "task+aux": {"alpha": 0.1}},
             "trainer": {"accelerator": "cpu", "checkpoint_every": 1, "log_every": 1},
             **changes,
@@ -92,7 +92,7 @@ def test_the_branch_alone_learns_and_arms_stay_comparable(
 
 
 def test_a_killed_first_phase_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = preset(rates=[0.5], arms={"task+aux": {"alpha": 0.1}})
+    one = preset(lambdas=[0.5], arms={"task+aux": {"alpha": 0.1}})
     run.train_experiment(one, tmp_path / "whole")
     step = branch_first.BranchTraining.training_step
 
@@ -136,7 +136,7 @@ def test_it_learns_on_the_latent_of_training(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_what_is_learned_is_what_the_teacher_sees(tmp_path: Path) -> None:
     """Held against its labels on the very crops, a branch that learned alone beats a fresh one by far."""
-    one = preset({"steps": 60, "batch": 4}, rates=[0.5], arms={"task+aux": {"alpha": 0.1}})
+    one = preset({"steps": 60, "batch": 4}, lambdas=[0.5], arms={"task+aux": {"alpha": 0.1}})
     run.train_experiment(one, tmp_path, limit_steps=1)
     taught = restore(tmp_path / "aux-q1")
     fresh = CodecTraining(one.runs()[0], 1, Codec.create("cheng2020-attention", 8), taught.recognizer).branch
@@ -160,7 +160,7 @@ def test_branches_of_layers_learn_first_and_with_the_codec(
     objective = {"task": "outputs", "auxiliary": kind, "auxiliary_first": FIRST}
     arms = {"task": {"alpha": 0.0}, "task+aux": {"alpha": 0.5}}
     seen = Seen(monkeypatch)
-    run.train_experiment(preset(rates=[0.5], objective=objective, arms=arms), tmp_path)
+    run.train_experiment(preset(lambdas=[0.5], objective=objective, arms=arms), tmp_path)
     assert seen.fits == ["aux-q1"] * FIRST["steps"]
     assert torch.equal(torch.stack(seen.batches["aux-q1"]), torch.stack(seen.batches["task-q1"]))
     branch = restore(tmp_path / "aux-q1").branch.state_dict()

@@ -15,7 +15,7 @@ name: mine
 recognizer: scenes
 data: {sources: ["scenes:4"]}
 optimizer: {steps: 3}
-rates: [0.1, 1.0]
+lambdas: [0.1, 1.0]
 arms:
   task: {alpha: 0}
   task+aux: {alpha: 0.1}
@@ -52,7 +52,7 @@ def test_names_of_trainings_and_overrides(tmp_path: Path) -> None:
     assert [run.short_name for run in runs][:3] == ["task-q1", "task-q2", "aux-q1"]
     assert {run.optimizer.steps for run in runs} == {7}
     assert {run.codec.channels for run in runs} == {24}
-    assert [run.rate for run in runs if run.arm == "mse"] == [0.1, 1.0]
+    assert [run.lmbda for run in runs if run.arm == "mse"] == [0.1, 1.0]
 
 
 def test_the_shipped_start_is_made_by_a_preset() -> None:
@@ -73,10 +73,12 @@ def test_the_shipped_start_is_made_by_a_preset() -> None:
         ("nonsense", ["nonsense", "key=value"]),
         ("name.deeper=1", ["name.deeper"]),
         ("recognizer=null", ["recognizer"]),
-        ("rates=[1.0, 0.1]", ["rates", "[1.0, 0.1]", "increasing"]),
-        ("rates=[0.1, 0.1]", ["rates", "[0.1, 0.1] has a rate twice"]),
-        ("rates=[0.1, -1.0]", ["rates.1", "greater than 0"]),
-        ("start={optimizer: {steps: 3}}", ["start", "rate or rates"]),
+        ("lambdas=[1.0, 0.1]", ["lambdas", "[1.0, 0.1]", "increasing"]),
+        ("lambdas=[0.1, 0.1]", ["lambdas", "[0.1, 0.1] has a λ twice"]),
+        ("lambdas=[0.1, -1.0]", ["lambdas.1", "greater than 0"]),
+        ("rates=[0.1]", ["`rates` is called `lambdas`"]),
+        ("arms.task.rates=[0.1]", ["arms.task", "`rates` is called `lambdas`"]),
+        ("start={optimizer: {steps: 3}}", ["start", "lmbda or lambdas"]),
     ],
 )
 def test_a_wrong_setting_is_named_in_one_line(tmp_path: Path, setting: str, names: list[str]) -> None:

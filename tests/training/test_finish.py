@@ -40,7 +40,7 @@ def preset(**changes: Any) -> Preset:
             "data": {"sources": ["scenes:8"], "patch": 64},
             "objective": {"task": "none", "mse": 1.0},
             "optimizer": {"steps": STEPS, "learning_rate": 1e-3},
-            "rates": [0.05],
+            "lambdas": [0.05],
             "arms": {"mse": {}, "roi": {"allocation": "roi", "allocation_width": 8}},
             "recognizer": "scenes",
             "trainer": {"accelerator": "cpu", "checkpoint_every": 1, "log_every": 1},

@@ -26,7 +26,7 @@ def preset(**changes: Any) -> Preset:
             "recognizer": "scenes",
             "codec": {"channels": 8},
             "optimizer": {"steps": 6},
-            "rates": [0.5],
+            "lambdas": [0.5],
             "arms": {"task": {"alpha": 0.0}, "task+aux": {"alpha": 0.1}},
             "trainer": {"accelerator": "cpu", "checkpoint_every": 1},
             **changes,
@@ -46,7 +46,7 @@ def test_worker_processes_of_all_trainings_share_what_one_teacher_labelled(
 
     monkeypatch.setattr(Teacher, "labels", counted)
     data = {"sources": ["scenes:3"], "patch": 64, "workers": 1}
-    run.train_experiment(preset(data=data, rates=[0.5, 1.0]), tmp_path, limit_steps=1)
+    run.train_experiment(preset(data=data, lambdas=[0.5, 1.0]), tmp_path, limit_steps=1)
     assert len(asked) == 3, (
         "workers have copies of their own, so only what is labelled before them counts here"
     )

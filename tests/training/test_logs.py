@@ -26,8 +26,8 @@ def experiment(folder: Path, seed: int = 1, start: dict[str, Any] | None = None)
     """A folder as `train` leaves it, with settings and without logs."""
     preset = {
         "name": "tiny", "seed": seed, "recognizer": "scenes", "codec": {"channels": 8},
-        "data": {"sources": ["scenes:8"], "patch": 64}, "optimizer": {"steps": 40}, "rates": [0.5, 2.0],
-        "start": {**(start or {"rate": 0.01}), "optimizer": {"steps": 5}},
+        "data": {"sources": ["scenes:8"], "patch": 64}, "optimizer": {"steps": 40}, "lambdas": [0.5, 2.0],
+        "start": {**(start or {"lmbda": 0.01}), "optimizer": {"steps": 5}},
         "arms": {"task+aux": {"alpha": 0.1}, "task": {"alpha": 0.0}},
     }  # fmt: skip
     for config in Preset.model_validate(preset).runs():
@@ -76,7 +76,7 @@ def test_seeds_go_together_and_rates_and_arms_apart(tmp_path: Path) -> None:
     log(one / "task-q2", 0, "7,9,9", head="gradient/task,loss,step")
     found = gradients_of([one, two / "aux-q1"], window=20)
     assert (found.experiment, found.dimensions) == ("tiny", 8 * 4 * 4)
-    assert [(p.arm, p.rate, p.alpha, p.seeds) for p in found.pulls] == [
+    assert [(p.arm, p.lmbda, p.alpha, p.seeds) for p in found.pulls] == [
         ("task", 2.0, 0.0, [1]),
         ("task+aux", 0.5, 0.1, [1, 2]),
     ]

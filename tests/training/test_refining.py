@@ -42,7 +42,7 @@ def lost(codec: Codec, image: np.ndarray, data: bytes) -> float:
 def test_the_recognizer_sees_more_in_fewer_bits() -> None:
     codec, image = Codec.load("scenes-task-q3"), small_scene()
     plain = codec.encode(image)
-    refined = codec.encode(image, None, refinement_for(codec, "scenes-task-q3", 12, rate=0.3))
+    refined = codec.encode(image, None, refinement_for(codec, "scenes-task-q3", 12, lmbda=0.3))
     assert len(refined) < 0.95 * len(plain)
     assert lost(codec, image, refined) < 0.7 * lost(codec, image, plain)
 
@@ -51,7 +51,7 @@ def test_weight_and_loss_are_those_of_the_card() -> None:
     codec = Codec.load("scenes-aux-q2")
     config = RunConfig.model_validate(codec.card["config"])
     refinement = refinement_for(codec, "scenes-aux-q2", 5)
-    assert refinement.rate == config.rate / 10 and config.objective.alpha > 0
+    assert refinement.lmbda == config.lmbda / 10 and config.objective.alpha > 0
     images = torch.rand(2, 1, 3, 64, 64)
     torch.manual_seed(0)
     ours = refinement.distortion_of(images[0])(images[1])
@@ -128,7 +128,7 @@ def run(*arguments: object) -> str:
 
 
 def test_on_the_command_line(scene: Path, tmp_path: Path) -> None:
-    common = ("--refine", 3, "--refine-rate", 0.05)
+    common = ("--refine", 3, "--refine-lambda", 0.05)
     (row,) = json.loads(run("encode", "scenes-task-q1", scene, "-o", tmp_path / "coded", "--json", *common))
     run("decode", tmp_path / "coded", "-o", tmp_path / "decoded")
     assert (tmp_path / "decoded" / "one.png").exists()
@@ -138,16 +138,16 @@ def test_on_the_command_line(scene: Path, tmp_path: Path) -> None:
     assert result.curve == "task, refined" and result.pictures[0].bits == 8 * row["bytes"]
     assert result.refined is not None and result.training is not None and result.encoder is not None
     assert result.encoder.besides == "3 times g_s and scenes, forward and backward"
-    assert (result.refined.steps, result.refined.rate, result.training.rate) == (3, 0.05, 0.15)
+    assert (result.refined.steps, result.refined.lmbda, result.training.lmbda) == (3, 0.05, 0.15)
 
 
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        (("--refine-rate", 0.1), "--refine-rate: says how to refine, so it goes with --refine STEPS"),
+        (("--refine-lambda", 0.1), "--refine-lambda: says how to refine, so it goes with --refine STEPS"),
         (("--refine-recognizer", "scenes"), "--refine-recognizer: says how to refine"),
-        (("--refine", 2, "--refine-rate", -1), "λ is above 0"),
-        (("--refine", 2, "--refine-rate", "nan"), "λ is above 0"),
+        (("--refine", 2, "--refine-lambda", -1), "λ is above 0"),
+        (("--refine", 2, "--refine-lambda", "nan"), "λ is above 0"),
     ],
 )
 def test_options_that_make_no_sense(

@@ -33,7 +33,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "data": {"sources": ["scenes:2"], "patch": 64},
         "objective": {"task": "none", "mse": 1.0},
         "optimizer": {"steps": 2},
-        "rates": [0.5],
+        "lambdas": [0.5],
         "arms": {"task+aux": {"alpha": 0.1}, "objectness": {"alpha": 1.0, "auxiliary": "objectness"}},
         "trainer": {"accelerator": "cpu", "checkpoint_every": 2},
     }

@@ -104,7 +104,7 @@ def test_arms_see_the_same_batches_and_noise_and_start_from_the_same_codec(
             return step(self, batch, batch_idx)
 
     monkeypatch.setattr(CodecTraining, "training_step", watches)
-    start = {"rate": 0.01, "optimizer": {"steps": 2, "learning_rate": 1e-3}}
+    start = {"lmbda": 0.01, "optimizer": {"steps": 2, "learning_rate": 1e-3}}
     run.train_experiment(preset(start=start), tmp_path, limit_steps=3)
     assert batches["task-q1"] == batches["aux-q1"]
     assert len(batches["task-q1"]) == 3 and len(set(batches["task-q1"])) == 3
@@ -184,7 +184,7 @@ def test_a_rehearsal_is_trained_on(trained: Path, tmp_path: Path) -> None:
 
 
 def test_arms_of_a_rehearsed_start_begin_anew(tmp_path: Path) -> None:
-    start = {"rate": 0.01, "optimizer": {"steps": 3, "learning_rate": 1e-3}}
+    start = {"lmbda": 0.01, "optimizer": {"steps": 3, "learning_rate": 1e-3}}
     for limit in (1, 2, None, None):
         codecs = run.train_experiment(preset(start=start), tmp_path, limit_steps=limit)
         loaded = [Codec.load(path) for path in codecs]
@@ -204,14 +204,14 @@ def test_a_start_of_another_width_is_refused_before_anything_is_written(tmp_path
 
 
 def test_arms_wait_for_their_start(tmp_path: Path) -> None:
-    start = {"rate": 0.01, "optimizer": {"steps": 2}}
+    start = {"lmbda": 0.01, "optimizer": {"steps": 2}}
     with pytest.raises(ConfigError, match=r"--only start$"):
         run.train_experiment(preset(start=start), tmp_path, only=["task"])
 
 
 def test_each_rate_begins_from_its_own_start(tmp_path: Path) -> None:
-    start = {"rates": [0.001, 0.01], "optimizer": {"steps": 2, "learning_rate": 1e-3}}
-    two = preset(start=start, rates=[0.1, 1.0], arms={"task": {}})
+    start = {"lambdas": [0.001, 0.01], "optimizer": {"steps": 2, "learning_rate": 1e-3}}
+    two = preset(start=start, lambdas=[0.1, 1.0], arms={"task": {}})
     with pytest.raises(ConfigError, match="--only start-q2"):
         run.train_experiment(two, tmp_path, only=["task-q2"])
     codecs = run.train_experiment(two, tmp_path, limit_steps=2)
@@ -219,13 +219,13 @@ def test_each_rate_begins_from_its_own_start(tmp_path: Path) -> None:
     assert list(cards) == ["tiny-start-q1", "tiny-start-q2", "tiny-task-q1", "tiny-task-q2"]
     for quality in (1, 2):
         start_card, fingerprint = cards[f"tiny-start-q{quality}"]
-        assert start_card["config"]["rate"] == start["rates"][quality - 1]
+        assert start_card["config"]["lmbda"] == start["lambdas"][quality - 1]
         assert cards[f"tiny-task-q{quality}"][0]["begins_as"] == fingerprint
     assert cards["tiny-start-q1"][1] != cards["tiny-start-q2"][1]
-    again = preset(seed=7, start={**start, "seed": 3}, rates=[0.1, 1.0])
+    again = preset(seed=7, start={**start, "seed": 3}, lambdas=[0.1, 1.0])
     assert [(one.short_name, one.seed) for one in again.runs()[1:3]] == [("start-q2", 3), ("task-q1", 7)]
     with pytest.raises(ConfigError, match=r"2 starts for the 3 rates of task"):
-        preset(start=start, rates=[0.1, 1.0, 2.0]).runs()
+        preset(start=start, lambdas=[0.1, 1.0, 2.0]).runs()
 
 
 def test_epochs_are_passes_over_the_pictures() -> None:
@@ -266,6 +266,7 @@ def test_settings_of_an_earlier_version_stay_valid(tmp_path: Path) -> None:
     for new in ("further", "recognizer_weight"):
         del settings[new]
     del settings["objective"]["allocation"]
+    settings["rate"] = settings.pop("lmbda")
     claim.write_text(yaml.safe_dump(settings))
     run.train_experiment(one, tmp_path, limit_steps=2)
 
@@ -288,7 +289,7 @@ def test_repetitions_share_their_settings_and_nothing_else_does(trained: Path) -
         return config.model_copy(update={section: getattr(config, section).model_copy(update=update)})
 
     alike = [
-        config.model_copy(update={"seed": 99, "rate": 7.0, "name": "x-y", "quality": 3}),
+        config.model_copy(update={"seed": 99, "lmbda": 7.0, "name": "x-y", "quality": 3}),
         changed("data", workers=4),
         changed("trainer", log_every=7, accelerator="auto"),
         changed("trainer", devices="1,"),
@@ -302,5 +303,5 @@ def test_repetitions_share_their_settings_and_nothing_else_does(trained: Path) -
 
 
 def test_a_further_rate_says_how_it_is_trained(trained: Path) -> None:
-    with pytest.raises(ConfigError, match="another `rate`; trainings are numbered in order of λ"):
-        run.train_experiment(preset(rates=[0.25, 0.5]), trained)
+    with pytest.raises(ConfigError, match="another `lmbda`; trainings are numbered in order of λ"):
+        run.train_experiment(preset(lambdas=[0.25, 0.5]), trained)

@@ -119,7 +119,7 @@ def test_a_preset_trains_it(task: Task, branch: str, tmp_path: Path, monkeypatch
         "data": {"sources": ["scenes:2"], "patch": 64},
         "objective": {"task": "both", "auxiliary": branch, "alpha": 0.1},
         "optimizer": {"steps": 3},
-        "rates": [1.0],
+        "lambdas": [1.0],
         "arms": {"task+aux": {}},
         "trainer": {"accelerator": "cpu"},
     }

@@ -167,7 +167,7 @@ def _over_a_set(
     from taskpress.coding.codec import Codec
     from taskpress.datasets.dataset import Unlabelled
     from taskpress.evaluation.rate_accuracy import default_curve, make_reference, trained_as
-    from taskpress.evaluation.seeds import by_rate_and_seed
+    from taskpress.evaluation.seeds import by_lambda_and_seed
     from taskpress.evaluation.shares import Unmeasured, collect, share_of, shares_figure
 
     judge = open_recognizer(recognizer, device)
@@ -180,7 +180,7 @@ def _over_a_set(
     titles = names_by_seed(names, codecs)
     told = [Unmeasured(title, trained_as(codec)) for title, codec in zip(titles, codecs, strict=True)]
     for line in dict.fromkeys(curves):
-        by_rate_and_seed(line, [one for one, own in zip(told, curves, strict=True) if own == line])
+        by_lambda_and_seed(line, [one for one, own in zip(told, curves, strict=True) if own == line])
     dataset = Unlabelled(open_dataset(images, annotations, None, limit, judge))
     reference = make_reference(dataset, judge, resize, limit, progress=True)
     shares = [
@@ -207,7 +207,7 @@ def _print_shares(collected: Shares) -> None:
         table.add_row(
             share.codec,
             share.curve,
-            "–" if told is None else f"{told.rate:g}",
+            "–" if told is None else f"{told.lmbda:g}",
             "–" if told is None else str(told.seed),
             f"{share.bpp:.3f}",
             f"{100 * share.share:.1f} %",

@@ -10,7 +10,7 @@ import typer
 from taskpress.cli.batch import Jobs, Row, run_all, targets
 from taskpress.cli.measuring import AsJson, Device, Precision, TileSide, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
-from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
+from taskpress.cli.refining import Refine, RefineLambda, RefineRecognizer, refinements
 from taskpress.coding.bitstream import MAX_SIDE
 from taskpress.coding.files import atomic_write
 
@@ -27,7 +27,7 @@ def encode(
     ] = None,
     tile: TileSide = None,
     refine: Refine = None,
-    refine_rate: RefineRate = None,
+    refine_lambda: RefineLambda = None,
     refine_recognizer: RefineRecognizer = None,
     precision: Precision = "float32",
     device: Device = "cpu",
@@ -61,7 +61,7 @@ def encode(
             pairs.append((path, Path(path.name)))
     check_tile(tile)
     model = Codec.load(codec, precision).to(checked_device(device))
-    (refinement,) = refinements([model], [codec], refine, refine_rate, refine_recognizer)
+    (refinement,) = refinements([model], [codec], refine, refine_lambda, refine_recognizer)
 
     def work(path: Path, target: Path) -> Row:
         image = read_image(path)

@@ -25,7 +25,7 @@ from taskpress.cli.measuring import (
     WithFidelity,
 )
 from taskpress.cli.outcomes import Force, Skip
-from taskpress.cli.refining import Refine, RefineRate, RefineRecognizer, refinements
+from taskpress.cli.refining import Refine, RefineLambda, RefineRecognizer, refinements
 from taskpress.cli.results import How, checked_devices, measure, told_apart
 from taskpress.coding.files import codec_name
 from taskpress.errors import ConfigError
@@ -47,7 +47,7 @@ def evaluate(
     curve: CurveName = None,
     fidelity: WithFidelity = True,
     refine: Refine = None,
-    refine_rate: RefineRate = None,
+    refine_lambda: RefineLambda = None,
     refine_recognizer: RefineRecognizer = None,
     precision: Precision = "float32",
     device: Devices = "cpu",
@@ -81,12 +81,12 @@ def evaluate(
     if at_once == 1:
         loaded = [codec.to(devices[0]) for codec in loaded]
     names = names_by_seed(codecs, loaded)
-    refined = refinements(loaded, codecs, refine, refine_rate, refine_recognizer)
+    refined = refinements(loaded, codecs, refine, refine_lambda, refine_recognizer)
     coders = []
     for source, codec, name, refinement in zip(codecs, loaded, names, refined, strict=True):
         line = default_curve(codec.card, codec_name(source))
         if refinement is not None:
-            line, name = f"{line}, refined", f"{name}-refined-{refinement.steps}-{refinement.rate:g}"
+            line, name = f"{line}, refined", f"{name}-refined-{refinement.steps}-{refinement.lmbda:g}"
         coders.append(CodecCoder(codec, curve or line, name, tile, refinement))
     measure(
         coders,

@@ -125,7 +125,7 @@ def _measurement(
     return {
         "name": name,
         "arm": config.arm,
-        "training": TrainedAs(seed=config.seed, rate=config.rate),
+        "training": TrainedAs(seed=config.seed, lmbda=config.lmbda),
         "alpha": config.objective.alpha,
         "step": one.step,
         "recognizer": judge.name,
@@ -162,7 +162,7 @@ def _print_table(results: Sequence[BranchResult]) -> None:
         "uncompressed": "recognizer at the uncompressed one",
     }
     for result in results:
-        head = [result.name, f"{result.training.rate:g}", str(result.step), f"{result.bpp:.3f}"]
+        head = [result.name, f"{result.training.lmbda:g}", str(result.step), f"{result.bpp:.3f}"]
         for view, who in looks.items():
             scores = result.scores[view]
             keys = ("ap", "ap50", "teacher_ap")

@@ -59,7 +59,7 @@ def _print_table(found: Gradients) -> None:
         ratio = aux / task if aux is not None and task else None
         table.add_row(
             pull.arm,
-            f"{pull.rate:g}",
+            f"{pull.lmbda:g}",
             f"{pull.alpha:g}",
             ", ".join(map(str, pull.seeds)),
             str(last.last),

@@ -26,10 +26,10 @@ Refine = Annotated[
         "encoder. Decoding stays as it is.",
     ),
 ]
-RefineRate = Annotated[
+RefineLambda = Annotated[
     float | None,
     typer.Option(
-        "--refine-rate",
+        "--refine-lambda",
         metavar="λ",
         help="λ of that loss: less for fewer bits; a tenth of the training's by default.",
     ),
@@ -48,7 +48,7 @@ def refinements(
     codecs: Sequence[Codec],
     sources: Sequence[str],
     steps: int | None,
-    rate: float | None,
+    lmbda: float | None,
     recognizer: str | None,
 ) -> list[Refinement | None]:
     """What --refine asks for, for each codec; recognizers are opened once.
@@ -56,17 +56,17 @@ def refinements(
     ConfigError for what goes with --refine without it, and for a λ not above 0.
     """
     if steps is None:
-        for option, value in (("--refine-rate", rate), ("--refine-recognizer", recognizer)):
+        for option, value in (("--refine-lambda", lmbda), ("--refine-recognizer", recognizer)):
             if value is not None:
                 raise ConfigError(f"{option}: says how to refine, so it goes with --refine STEPS")
         return [None] * len(codecs)
-    if rate is not None and not 0 < rate < math.inf:
-        raise ConfigError(f"--refine-rate {rate}: λ is above 0")
+    if lmbda is not None and not 0 < lmbda < math.inf:
+        raise ConfigError(f"--refine-lambda {lmbda}: λ is above 0")
     from taskpress.recognition.named import load_recognizer
     from taskpress.training.refining import refinement_for
 
     load = cache(load_recognizer)
     return [
-        refinement_for(codec, source, steps, rate, recognizer, load)
+        refinement_for(codec, source, steps, lmbda, recognizer, load)
         for codec, source in zip(codecs, sources, strict=True)
     ]

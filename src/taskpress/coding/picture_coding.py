@@ -83,11 +83,10 @@ class PictureCoder:
         return bitstream.pack_tiles(self.fingerprint, grid, payloads)
 
     def _check_refinable(self, refinement: Refinement, picture: Picture, grid: Grid) -> None:
-        _, rate, steps, learning_rate, _ = refinement
-        if not (steps >= 1 and 0 < rate < math.inf and 0 < learning_rate < math.inf):
+        _, lmbda, steps, learning_rate, _ = refinement
+        if not (steps >= 1 and 0 < lmbda < math.inf and 0 < learning_rate < math.inf):
             raise ConfigError(
-                f"a refinement of {steps} steps, rate {rate} and learning_rate {learning_rate}: "
-                "all are above 0"
+                f"a refinement of {steps} steps, λ {lmbda} and learning_rate {learning_rate}: all are above 0"
             )
         if (pixels := picture.width * picture.height) > (most := REFINED_VALUES // self.model.N):
             raise ConfigError(

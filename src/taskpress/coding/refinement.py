@@ -32,14 +32,14 @@ class Refinement(NamedTuple):
     """How a latent is refined.
 
     distortion_of: from a picture, [1, 3, H, W] float32 in [0, 1], to the distortion of what is decoded of it
-    rate:          λ
+    lmbda:         λ
     steps:         of Adam
     learning_rate: at the first of them, in units of the quantization step; it falls to 0 by a cosine
     judge:         what the distortion runs, as results name it
     """
 
     distortion_of: Callable[[Tensor], Distortion]
-    rate: float
+    lmbda: float
     steps: int = 30
     learning_rate: float = 0.08
     judge: str = "a distortion"
@@ -83,7 +83,7 @@ def refine(
             _seed(step, y.device)
             optimizer.param_groups[0]["lr"] = refinement.learning_rate * _cosine(step / refinement.steps)
             decoded = _decoded(coder, latent, picture, gain)
-            loss = refinement.rate * distortion(decoded) + _noisy_rate(coder.model, latent, picture)
+            loss = refinement.lmbda * distortion(decoded) + _noisy_rate(coder.model, latent, picture)
             (latent.grad,) = torch.autograd.grad(loss, latent)
             if not (torch.isfinite(loss) and torch.isfinite(latent.grad).all()):
                 raise CodecError(_not_finite(refinement, loss.item(), step))
@@ -95,7 +95,7 @@ def refine(
                 _seed(refinement.steps, y.device)
                 rate = 8 * len(coder.payload(candidate)) / (picture.shape[2] * picture.shape[3])
                 missed = float(distortion(_decoded(coder, candidate, picture, gain)))
-                outcomes.append(refinement.rate * missed + rate)
+                outcomes.append(refinement.lmbda * missed + rate)
         if not all(map(math.isfinite, outcomes)):
             raise CodecError(_not_finite(refinement, max(outcomes, key=abs), refinement.steps))
         return latent.detach() if outcomes[1] < outcomes[0] else first
@@ -114,7 +114,7 @@ def _not_finite(refinement: Refinement, loss: float, step: int) -> str:
         return f"refining: by {refinement.judge} the loss is {loss} in step 1, or its gradient is no number"
     return (
         f"refining: the loss is {loss} in step {step + 1}, or its gradient is no number; lower the "
-        f"refinement's rate ({refinement.rate:g}) or learning_rate ({refinement.learning_rate:g})"
+        f"refinement's lmbda ({refinement.lmbda:g}) or learning_rate ({refinement.learning_rate:g})"
     )
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from taskpress.evaluation.curve_drawing import COLOURS
 from taskpress.evaluation.figures import new_figure, to_png
-from taskpress.evaluation.stored import Stored, StoredFile
+from taskpress.evaluation.stored import LAMBDA, Stored, StoredFile
 
 COLUMNS = 2**14
 """Weights whose inner products are summed at once."""
@@ -46,12 +46,12 @@ class Cosine(Stored):
 class Signals(Stored):
     """The signals of one training, at the step of its checkpoint.
 
-    rate: λ; cosines by the names of both terms, `task aux`
+    lmbda: λ; cosines by the names of both terms, `task aux`
     """
 
     training: str
     arm: str
-    rate: float
+    lmbda: float = Field(validation_alias=LAMBDA)
     alpha: float
     auxiliary: str
     step: int
@@ -175,4 +175,4 @@ _LABELS = {"task": "λ L_task", "aux": "λ α L_aux", "rate": "R"}
 
 
 def _title(one: Signals) -> str:
-    return f"{one.training}\n{one.auxiliary}, α = {one.alpha:g}\nλ = {one.rate:g}, step {one.step}"
+    return f"{one.training}\n{one.auxiliary}, α = {one.alpha:g}\nλ = {one.lmbda:g}, step {one.step}"

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from taskpress.evaluation.curve_drawing import COLOURS, places
 from taskpress.evaluation.figures import new_figure, to_png
-from taskpress.evaluation.stored import Stored, StoredFile
+from taskpress.evaluation.stored import LAMBDA, Stored, StoredFile
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -42,7 +42,7 @@ class Pull(Stored):
     """Gradients of an arm at one λ, all seeds together."""
 
     arm: str
-    rate: float = Field(gt=0)
+    lmbda: float = Field(gt=0, validation_alias=LAMBDA)
     alpha: float
     seeds: list[int]
     windows: list[Window] = Field(min_length=1)
@@ -86,21 +86,21 @@ def windows(rows: Iterable[Mapping[str, float]], length: int) -> list[Window]:
 
 def gradients_figure(gradients: Gradients) -> bytes:
     """PNG: a column for each λ, above the norms of both gradients, below their cosine; a colour an arm."""
-    rates = sorted({pull.rate for pull in gradients.pulls})
+    lambdas = sorted({pull.lmbda for pull in gradients.pulls})
     looks = places(dict.fromkeys(pull.arm for pull in gradients.pulls))
-    figure = new_figure(max(6.4, 3.6 * len(rates) + 0.8), 6.4)
-    grid = figure.subplots(2, len(rates), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 2))
-    for column, rate in enumerate(rates):
+    figure = new_figure(max(6.4, 3.6 * len(lambdas) + 0.8), 6.4)
+    grid = figure.subplots(2, len(lambdas), squeeze=False, sharex=True, sharey="row", height_ratios=(3, 2))
+    for column, lmbda in enumerate(lambdas):
         norms, cosine = grid[:, column]
         for pull in gradients.pulls:
-            if pull.rate != rate:
+            if pull.lmbda != lmbda:
                 continue
             colour = COLOURS[looks[pull.arm] % len(COLOURS)]
             _draw(norms, pull, "task", colour, f"{pull.arm}: λ L_task", "-")
             _draw(norms, pull, "aux", colour, f"{pull.arm}: λ α L_aux", "--")
             _draw(cosine, pull, "cosine", colour, None, "-")
         norms.set_yscale("log")
-        norms.set_title(f"λ = {rate:g}", fontsize=10)
+        norms.set_title(f"λ = {lmbda:g}", fontsize=10)
         cosine.axhline(0, color="0.35", linewidth=0.8)
         if gradients.dimensions:
             # The cosine of two random directions in d dimensions has a standard deviation of 1/√d.
@@ -117,7 +117,7 @@ def gradients_figure(gradients: Gradients) -> bytes:
     for ax in grid.flat:
         for handle, label in zip(*ax.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)
-    columns = min(len(entries), 2 + len(rates))
+    columns = min(len(entries), 2 + len(lambdas))
     figure.legend(
         list(entries.values()), list(entries), loc="outside lower center", ncols=columns, frameon=False
     )

@@ -95,12 +95,7 @@ def trained_as(codec: Codec) -> TrainedAs | None:
     """What the card of a codec says of its training; None where it tells of none of ours."""
     try:
         told: Any = codec.card["config"]
-        return TrainedAs(
-            seed=told["seed"],
-            rate=told["rate"],
-            settings=codec.card.get("settings"),
-            experiment=told.get("experiment"),
-        )
+        return TrainedAs.model_validate({**told, "settings": codec.card.get("settings")})
     except (AttributeError, KeyError, TypeError, ValidationError):
         return None
 
@@ -109,7 +104,7 @@ def refined_as(refinement: Refinement | None) -> RefinedAs | None:
     """What a result says of how latents were refined; None where they were not."""
     if refinement is None:
         return None
-    return RefinedAs(rate=refinement.rate, steps=refinement.steps, learning_rate=refinement.learning_rate)
+    return RefinedAs(lmbda=refinement.lmbda, steps=refinement.steps, learning_rate=refinement.learning_rate)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from taskpress.errors import DataError
 from taskpress.evaluation.encoder_size import EncoderSize
 from taskpress.evaluation.fidelity import Fidelity
 from taskpress.evaluation.matching import Matches
-from taskpress.evaluation.stored import Stored, StoredFile
+from taskpress.evaluation.stored import LAMBDA, Stored, StoredFile
 from taskpress.targets import Task
 
 SAME = 0.5
@@ -52,14 +52,14 @@ def same_level(one: float | None, other: float | None) -> bool:
 
 
 class TrainedAs(Stored):
-    """What tells repetitions of one training apart: its seed, and its λ as `rate` in the preset.
+    """What tells repetitions of one training apart: its seed, and its λ.
 
     settings:   digest of all else that it was told, the same for repetitions; None in older files
     experiment: name of the preset; None in older files
     """
 
     seed: int
-    rate: float
+    lmbda: float = Field(validation_alias=LAMBDA)
     settings: str | None = None
     experiment: str | None = None
 
@@ -67,7 +67,7 @@ class TrainedAs(Stored):
 class RefinedAs(Stored):
     """How the encoder refined its latents (`coding.refinement`): λ, steps and learning rate."""
 
-    rate: float
+    lmbda: float = Field(validation_alias=LAMBDA)
     steps: int
     learning_rate: float
 

@@ -92,7 +92,7 @@ class Repeats(Generic[M]):
     note: str | None = None
 
 
-def by_rate_and_seed(curve: str, results: Sequence[T]) -> dict[str, dict[int, T]]:
+def by_lambda_and_seed(curve: str, results: Sequence[T]) -> dict[str, dict[int, T]]:
     """What says its training, by λ (in words) and seed.
 
     Raises DataError where trainings of two experiments meet, where one λ of a seed is there twice, where
@@ -107,17 +107,17 @@ def by_rate_and_seed(curve: str, results: Sequence[T]) -> dict[str, dict[int, T]
             f"{one.codec!r} of {name!r} and {other.codec!r} of {other_name!r} are both curve {curve!r}, but "
             "of two experiments: name their curves with --curve"
         )
-    by_rate: dict[str, dict[int, T]] = {}
+    by_lambda: dict[str, dict[int, T]] = {}
     for result in results:
         if result.training is None:
             continue
-        rate = _rate(result.training, result.refined)
-        if (other := by_rate.setdefault(rate, {}).setdefault(result.training.seed, result)) is not result:
+        lmbda = _told(result.training, result.refined)
+        if (other := by_lambda.setdefault(lmbda, {}).setdefault(result.training.seed, result)) is not result:
             raise DataError(
-                f"{other.codec!r} and {result.codec!r} are both curve {curve!r}, λ {rate}, "
+                f"{other.codec!r} and {result.codec!r} are both curve {curve!r}, λ {lmbda}, "
                 f"seed {result.training.seed}: leave one out, or name their curves with --curve"
             )
-    for repeated in by_rate.values():
+    for repeated in by_lambda.values():
         by_settings = {one.training.settings: one for one in repeated.values() if one.training is not None}
         by_settings.pop(None, None)
         if len(by_settings) > 1:
@@ -127,20 +127,20 @@ def by_rate_and_seed(curve: str, results: Sequence[T]) -> dict[str, dict[int, T]
                 "settings than the seed: name their curves with --curve"
             )
     untold = next((result for result in results if result.training is None), None)
-    if untold is not None and len({seed for found in by_rate.values() for seed in found}) > 1:
+    if untold is not None and len({seed for found in by_lambda.values() for seed in found}) > 1:
         raise DataError(
             f"curve {curve!r} has results of several seeds, and {untold.codec!r} does not say its own: "
             "evaluate it anew, or give it a curve of its own with --curve"
         )
-    return by_rate
+    return by_lambda
 
 
 def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
-    """Puts results of one curve together by λ and seed; DataError as from `by_rate_and_seed`."""
+    """Puts results of one curve together by λ and seed; DataError as from `by_lambda_and_seed`."""
     results = sorted(results, key=lambda result: result.bpp)
-    by_rate = by_rate_and_seed(curve, results)
+    by_lambda = by_lambda_and_seed(curve, results)
     single = tuple(OperatingPoint((result,)) for result in results)
-    seeds = sorted({seed for found in by_rate.values() for seed in found})
+    seeds = sorted({seed for found in by_lambda.values() for seed in found})
     kinds = {one.training.settings for one in results if one.training is not None}
     notes = []
     if len(kinds - {None}) > 1:
@@ -151,9 +151,9 @@ def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
         told = bool(seeds) and all(result.training is not None for result in results)
         return Repeats(single, {seeds[0]: single} if told else {}, *notes)
     complete = [
-        tuple(found[seed] for seed in seeds) for found in by_rate.values() if len(found) == len(seeds)
+        tuple(found[seed] for seed in seeds) for found in by_lambda.values() if len(found) == len(seeds)
     ]
-    left_out = [rate for rate, found in by_rate.items() if len(found) < len(seeds)]
+    left_out = [lmbda for lmbda, found in by_lambda.items() if len(found) < len(seeds)]
     if left_out:
         notes.append(f"{curve!r} without λ {', '.join(left_out)}: not every seed has it")
     return Repeats(
@@ -163,11 +163,11 @@ def repeats(curve: str, results: Sequence[M]) -> Repeats[M]:
     )
 
 
-def _rate(training: TrainedAs, refined: RefinedAs | None) -> str:
+def _told(training: TrainedAs, refined: RefinedAs | None) -> str:
     """λ of an operating point in words: that of the training, and how its latents were refined."""
     if refined is None:
-        return f"{training.rate:g}"
-    return f"{training.rate:g} (refined by {refined.rate:g} in {refined.steps} steps)"
+        return f"{training.lmbda:g}"
+    return f"{training.lmbda:g} (refined by {refined.lmbda:g} in {refined.steps} steps)"
 
 
 def pairs(

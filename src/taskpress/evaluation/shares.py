@@ -23,7 +23,7 @@ from taskpress.provenance import command_line, versions
 @dataclass
 class Unmeasured:
     """A codec whose share is yet to be measured: enough to see whether its curve can be drawn
-    (`seeds.by_rate_and_seed`)."""
+    (`seeds.by_lambda_and_seed`)."""
 
     codec: str
     training: TrainedAs | None

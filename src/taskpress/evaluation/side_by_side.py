@@ -131,7 +131,7 @@ def _seen(value: Callable[[Fidelity], float | None]) -> Callable[[OperatingPoint
 _OF_CODEC: tuple[tuple[str, int | None, Callable[[OperatingPoint[Result]], Cell]], ...] = (
     ("curve", None, lambda point: point.results[0].curve),
     ("codec", None, lambda point: _names([result.codec for result in point.results])),
-    ("λ", None, _trained(lambda training: f"{training.rate:g}")),
+    ("λ", None, _trained(lambda training: f"{training.lmbda:g}")),
     ("seed", None, _trained(lambda training: training.seed)),
     ("bpp", 3, lambda point: point.spread(lambda result: result.bpp)),
     ("PSNR, dB", 2, _seen(lambda fidelity: fidelity.psnr)),

@@ -6,10 +6,13 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from taskpress.coding.files import atomic_write
 from taskpress.errors import ConfigError, DataError
+
+LAMBDA = AliasChoices("lmbda", "rate")
+"""λ, and what older files call it."""
 
 
 class Stored(BaseModel):

@@ -31,7 +31,7 @@ def check_losses(config: RunConfig, recognizers: Sequence[tuple[str, Recognizer]
     opened = [recognizer for _, recognizer in recognizers]
     first = opened[0] if opened else None
     objective = Objective(
-        config.objective, config.rate, first, further=[Weighted(r, 1.0) for r in opened[1:]]
+        config.objective, config.lmbda, first, further=[Weighted(r, 1.0) for r in opened[1:]]
     )
     for name, recognizer in recognizers:
         if is_own(name):

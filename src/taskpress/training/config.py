@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from taskpress.errors import ConfigError
-from taskpress.training.fields import BranchName, Factors, Name, Rates
+from taskpress.training.fields import BranchName, Factors, Lambdas, Name
 from taskpress.training.objective_config import ObjectiveConfig
-from taskpress.training.section import Section, explain
+from taskpress.training.section import FORMER_NAMES, Section, explain
 
 START = "start"
 """The arm of trainings that the others begin from."""
@@ -127,8 +127,8 @@ class TrainerConfig(Section):
 class StartConfig(Section):
     """The training all arms begin from: MSE, as a codec from scratch learns little from a task loss."""
 
-    rate: float | None = Field(None, gt=0, description="λ of one start for all")
-    rates: Rates | None = Field(
+    lmbda: float | None = Field(None, gt=0, description="λ of one start for all")
+    lambdas: Lambdas | None = Field(
         None, description="instead of it, the λ of one start for each rate of the arms, which begin there"
     )
     seed: int | None = Field(
@@ -142,8 +142,8 @@ class StartConfig(Section):
 
     @model_validator(mode="after")
     def _one_kind(self) -> StartConfig:
-        if (self.rate is None) == (self.rates is None):
-            raise ValueError("give either rate or rates")
+        if (self.lmbda is None) == (self.lambdas is None):
+            raise ValueError("give either lmbda or lambdas")
         return self
 
 
@@ -155,6 +155,11 @@ class FurtherRecognizer(Section):
     auxiliary: BranchName | None = Field(None, description="its own branch on Ẑ; none: no L_aux of it")
 
 
+def with_todays_names(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a training as cards and folders have them, of this version or an earlier one."""
+    return {FORMER_NAMES.get(name, name): value for name, value in settings.items()}
+
+
 class RunConfig(Section):
     """One training: everything that decides the codec that comes out."""
 
@@ -163,7 +168,7 @@ class RunConfig(Section):
     arm: str
     quality: int = Field(description="1, 2, … by increasing λ; 0 for a start that all rates share")
     seed: int
-    rate: float = Field(gt=0, description="λ")
+    lmbda: float = Field(gt=0, description="λ")
     recognizer: str | None
     recognizer_weight: float = 1.0
     further: list[FurtherRecognizer] = Field([])
@@ -183,6 +188,11 @@ class RunConfig(Section):
         """The auxiliary branch of each recognizer, the first one first; None for one that has none."""
         kinds = [self.objective.auxiliary, *(one.auxiliary for one in self.further)]
         return kinds if self.objective.alpha > 0 else [None] * len(kinds)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_any_version(cls, given: Any) -> Any:
+        return with_todays_names(given) if isinstance(given, dict) else given
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> RunConfig:
@@ -209,10 +219,10 @@ class Preset(Section):
     start: StartConfig | None = Field(None, description="what all arms begin from; none: from `codec.init`")
     objective: ObjectiveConfig = Field(ObjectiveConfig(), description="the loss, but for what arms change")
     optimizer: OptimizerConfig = Field(description="of every arm")
-    rates: Rates = Field(description="λ of each rate, lowest rate first")
+    lambdas: Lambdas = Field(description="λ of each rate, lowest rate first")
     arms: dict[Name, dict[str, Any]] = Field(
         min_length=1,
-        description="name of the curve -> what it changes in `objective` (and `rates`, where its λ differ)",
+        description="name of the curve -> what it changes in `objective` (and `lambdas`, where they differ)",
     )
     trainer: TrainerConfig = Field(TrainerConfig(), description="where and how it runs")
 
@@ -236,21 +246,21 @@ class Preset(Section):
         if (start := self.start) is not None:
             seed = self.seed if start.seed is None else start.seed
             own = {"arm": START, "seed": seed, "objective": start.objective, "optimizer": start.optimizer}
-            if start.rate is not None:
-                runs.append(run(START, quality=0, rate=start.rate, **own))
-            for quality, rate in enumerate(start.rates or (), start=1):
-                runs.append(run(f"{START}-q{quality}", quality=quality, rate=rate, **own))
+            if start.lmbda is not None:
+                runs.append(run(START, quality=0, lmbda=start.lmbda, **own))
+            for quality, lmbda in enumerate(start.lambdas or (), start=1):
+                runs.append(run(f"{START}-q{quality}", quality=quality, lmbda=lmbda, **own))
         for arm, changes in self.arms.items():
             if arm == START:
                 raise ConfigError(f"arms.{START}: trainings of that name are what arms begin from; rename it")
-            objective, rates = self._arm(arm, changes)
-            if start is not None and start.rates is not None and len(start.rates) != len(rates):
+            objective, lambdas = self._arm(arm, changes)
+            if start is not None and start.lambdas is not None and len(start.lambdas) != len(lambdas):
                 raise ConfigError(
-                    f"start.rates: {len(start.rates)} starts for the {len(rates)} rates of {arm}"
+                    f"start.lambdas: {len(start.lambdas)} starts for the {len(lambdas)} rates of {arm}"
                 )
-            for quality, rate in enumerate(rates, start=1):
+            for quality, lmbda in enumerate(lambdas, start=1):
                 own = {"arm": arm, "seed": self.seed, "objective": objective, "optimizer": self.optimizer}
-                runs.append(run(f"{self._short(arm)}-q{quality}", quality=quality, rate=rate, **own))
+                runs.append(run(f"{self._short(arm)}-q{quality}", quality=quality, lmbda=lmbda, **own))
         names = [run.short_name for run in runs]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise ConfigError(f"two trainings would be called {twice!r}; rename an arm")
@@ -267,10 +277,10 @@ class Preset(Section):
         return short if short == arm or short not in self.arms else arm.replace("+", "-")
 
     def _arm(self, arm: str, changes: dict[str, Any]) -> tuple[ObjectiveConfig, list[float]]:
-        merged = {**self.objective.model_dump(), **{k: v for k, v in changes.items() if k != "rates"}}
+        merged = {**self.objective.model_dump(), **{k: v for k, v in changes.items() if k != "lambdas"}}
         try:
-            rates = TypeAdapter(Rates).validate_python(changes.get("rates", self.rates))
-            return ObjectiveConfig.model_validate(merged), rates
+            lambdas = TypeAdapter(Lambdas).validate_python(changes.get("lambdas", self.lambdas))
+            return ObjectiveConfig.model_validate(merged), lambdas
         except ValidationError as error:
             raise ConfigError(f"arms.{arm}: {explain(error)}") from None
 

@@ -23,7 +23,7 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
     """
     config, codec = restored.config, restored.codec.train()
     recognizer = restored.recognizer
-    objective = Objective(config.objective, config.rate, recognizer, config.recognizer_weight)
+    objective = Objective(config.objective, config.lmbda, recognizer, config.recognizer_weight)
     teacher = None if labels_crops(config.objective, recognizer) else Teacher(recognizer)
     stream = StepStream(open_sources(config.data.sources), config.data, config.seed, teacher)
     encoder = list(codec.model.g_a.parameters())
@@ -48,7 +48,7 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
     return Signals(
         training=config.short_name,
         arm=config.arm,
-        rate=config.rate,
+        lmbda=config.lmbda,
         alpha=config.objective.alpha,
         auxiliary=config.objective.auxiliary,
         step=restored.step,

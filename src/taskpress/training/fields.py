@@ -37,13 +37,13 @@ def _increasing(numbers: Numbers) -> Numbers:
     return numbers
 
 
-def _different(rates: list[float]) -> list[float]:
-    if len(set(rates)) < len(rates):
-        raise ValueError(f"{rates} has a rate twice")
-    return rates
+def _different(lambdas: list[float]) -> list[float]:
+    if len(set(lambdas)) < len(lambdas):
+        raise ValueError(f"{lambdas} has a λ twice")
+    return lambdas
 
 
-Rates = Annotated[
+Lambdas = Annotated[
     list[PositiveFloat], Field(min_length=1), AfterValidator(_increasing), AfterValidator(_different)
 ]
 Factors = Annotated[tuple[PositiveFloat, PositiveFloat], AfterValidator(_increasing)]

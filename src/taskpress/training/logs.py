@@ -66,14 +66,14 @@ def gradients_of(runs: Sequence[Path], window: int | None = None) -> Gradients:
     length = window or math.ceil(steps * max(1 / WINDOWS, FEWEST / batches))
     groups: dict[tuple[str, float, float], list[tuple[int, list[Row]]]] = {}
     for config, rows in logs:
-        key = config.arm, config.rate, config.objective.alpha
+        key = config.arm, config.lmbda, config.objective.alpha
         groups.setdefault(key, []).append((config.seed, rows))
     pulls = []
-    for (arm, rate, alpha), members in sorted(groups.items(), key=lambda one: (one[0][2], one[0])):
+    for (arm, lmbda, alpha), members in sorted(groups.items(), key=lambda one: (one[0][2], one[0])):
         found = windows([row for _, rows in members for row in rows], length)
         if found:
             seeds = sorted({seed for seed, _ in members})
-            pulls.append(Pull(arm=arm, rate=rate, alpha=alpha, seeds=seeds, windows=found))
+            pulls.append(Pull(arm=arm, lmbda=lmbda, alpha=alpha, seeds=seeds, windows=found))
     if not pulls:
         raise DataError(f"{runs[0]}: its logs hold no gradients; they are of an earlier version")
     sizes = {_dimensions(config) for config, _ in logs}

@@ -48,7 +48,7 @@ class CodecTraining(lightning.LightningModule):
         weights = [one.weight for one in config.further]
         self.objective = Objective(
             config.objective,
-            config.rate,
+            config.lmbda,
             first,
             config.recognizer_weight,
             [Weighted(*pair) for pair in zip(rest, weights, strict=True)],

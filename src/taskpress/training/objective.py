@@ -39,7 +39,7 @@ class Objective:
     """The terms of the loss for one batch.
 
     config:     which terms there are, and their weights
-    rate:       λ
+    lmbda:      λ
     recognizer: frozen; judges the decoded image; None for MSE only
     weight:     of its losses, where there are further recognizers
     further:    more of them: L = λ Σ weight · (L_task + α L_aux) + R over all
@@ -50,12 +50,12 @@ class Objective:
     def __init__(
         self,
         config: ObjectiveConfig,
-        rate: float,
+        lmbda: float,
         recognizer: Recognizer | None,
         weight: float = 1.0,
         further: Sequence[Weighted] = (),
     ) -> None:
-        self.config, self.rate, self.alpha = config, rate, config.alpha
+        self.config, self.lmbda, self.alpha = config, lmbda, config.alpha
         self.recognizers = [] if recognizer is None else [Weighted(recognizer, weight), *further]
         for one, _ in self.recognizers:
             if config.task == "soft" and not isinstance(one, SoftRecognizer):
@@ -109,7 +109,7 @@ class Objective:
                     sums[kind] = sums[kind] + total if kind in sums else total
                 parts |= {f"{kind}/{number}{name}": value for name, value in values.items()}
         weighted = weighted + sums.get("task", 0.0) + self.alpha * sums.get("aux", 0.0)
-        return {**terms, **sums, "loss": self.rate * weighted + terms["rate"], **parts}
+        return {**terms, **sums, "loss": self.lmbda * weighted + terms["rate"], **parts}
 
     def latent_gradients(self, terms: dict[str, Tensor], latent: Tensor) -> dict[str, Tensor]:
         """How strongly each term of the loss pulls at Ẑ: norms of its gradients there, weights included.
@@ -132,11 +132,11 @@ class Objective:
     def pulls(self, terms: dict[str, Tensor]) -> dict[str, Tensor]:
         """The weighted terms whose sum the loss is: `rate`, `task` (with the share of MSE), `aux`."""
         distortion = terms.get("roi_mse", terms["mse"])
-        pulls = {"rate": terms["rate"], "task": self.rate * self.config.mse * 255**2 * distortion}
+        pulls = {"rate": terms["rate"], "task": self.lmbda * self.config.mse * 255**2 * distortion}
         if "task" in terms:
-            pulls["task"] = pulls["task"] + self.rate * terms["task"]
+            pulls["task"] = pulls["task"] + self.lmbda * terms["task"]
         if "aux" in terms:
-            pulls["aux"] = self.rate * self.alpha * terms["aux"]
+            pulls["aux"] = self.lmbda * self.alpha * terms["aux"]
         return pulls
 
     def labelled(self, batch: Batch) -> Batch:

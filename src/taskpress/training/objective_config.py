@@ -23,7 +23,7 @@ class BranchFirstConfig(Section):
 
 
 class ObjectiveConfig(Section):
-    """The terms of eq. (1), L = λ (L_task + α L_aux) + R; λ comes from the experiment's `rates`."""
+    """The terms of eq. (1), L = λ (L_task + α L_aux) + R; λ comes from the experiment's `lambdas`."""
 
     task: Literal["none", "outputs", "soft", "features", "both"] = Field(
         "outputs",

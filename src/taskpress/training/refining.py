@@ -23,7 +23,7 @@ def refinement_for(
     codec: Codec,
     name: str,
     steps: int = 30,
-    rate: float | None = None,
+    lmbda: float | None = None,
     recognizer: str | None = None,
     load: Callable[[str], Recognizer] = load_recognizer,
     learning_rate: float = 0.08,
@@ -31,7 +31,7 @@ def refinement_for(
     """L_task of the codec's training as the distortion, with mean squared error where that had a share.
 
     name:       of the codec, for errors
-    rate:       λ: less for fewer bits, more for accuracy; None: a tenth of the training's, for fewer bits
+    lmbda:      λ: less for fewer bits, more for accuracy; None: a tenth of the training's, for fewer bits
                 and more accuracy than without refining, where the training's own makes more of both
     recognizer: as on the command line, in place of those that the codec was trained for
     load:       opens recognizers; one that remembers them serves several codecs
@@ -49,7 +49,7 @@ def refinement_for(
         config = config.model_copy(update={"recognizer": None, "further": []})
     recognizers = [load(expand(spec)) for spec in recognizers_of(config)]
     # λ is the refinement's own.
-    objective = without_branch(config.model_copy(update={"rate": 1.0}), recognizers)
+    objective = without_branch(config.model_copy(update={"lmbda": 1.0}), recognizers)
     device = next(codec.model.parameters()).device
     objective.to(device)
 
@@ -67,4 +67,6 @@ def refinement_for(
         return distortion
 
     judge = " and ".join(one.name for one in recognizers) or "squared error"
-    return Refinement(distortion_of, config.rate / 10 if rate is None else rate, steps, learning_rate, judge)
+    return Refinement(
+        distortion_of, config.lmbda / 10 if lmbda is None else lmbda, steps, learning_rate, judge
+    )

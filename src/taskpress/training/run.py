@@ -228,7 +228,7 @@ def settings_digest(
     Settings at their defaults do not count, so that those of a later version change nothing; of paths counts
     what is there (`contents_of`).
     """
-    own = {"name", "experiment", "quality", "rate", "seed"}
+    own = {"name", "experiment", "quality", "lmbda", "seed"}
     told = config.model_dump(exclude=own, exclude_defaults=True)
     for section, names in OWN_FIELDS.items():
         told[section] = {name: value for name, value in told.get(section, {}).items() if name not in names}
@@ -268,7 +268,7 @@ def _claim(own: Path, wanted: dict[str, Any], first: bool = True) -> None:
             return
         if other != ["begins_as"] or not provenance.get("rehearsal"):
             way = "choose another -o"
-            if other[0] == "rate":
+            if other[0] == "lmbda":
                 way = f"trainings are numbered in order of λ, so further ones need {way} and `name`"
             raise ConfigError(f"{path}: this training began with another `{other[0]}`; {way}")
     text = yaml.safe_dump(wanted, sort_keys=False)

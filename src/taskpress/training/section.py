@@ -6,6 +6,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from taskpress.errors import suggestion
 
+FORMER_NAMES = {"rate": "lmbda", "rates": "lambdas"}
+"""Of λ, in cards, folders and commands of earlier versions."""
+
 
 class Section(BaseModel):
     """Fields are exactly those listed; a misspelt one is an error, and so are NaN and infinity."""
@@ -21,6 +24,8 @@ def explain(error: ValidationError) -> str:
         message = first["msg"].removeprefix("Value error, ")
         return f"`{where}`: {message}" if where else message
     *parents, field = first["loc"]
+    if field in FORMER_NAMES:
+        return f"`{where}` is called `{FORMER_NAMES[str(field)]}`"
     return f"unknown key `{where}`; {suggestion(str(field), _fields_at(parents, error.title))}"
 
 

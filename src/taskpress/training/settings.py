@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from taskpress.errors import ConfigError
-from taskpress.training.config import RunConfig
+from taskpress.training.config import RunConfig, with_todays_names
 from taskpress.training.yaml_text import parse_yaml
 
 
@@ -26,6 +26,7 @@ def read_settings(path: Path) -> tuple[RunConfig, dict[str, Any]]:
     there = parse_yaml(text, str(path))
     if not isinstance(there, dict):
         raise ConfigError(f"{path}: is damaged; remove its folder to train anew")
+    there = with_todays_names(there)
     known = {key: value for key, value in there.items() if key in RunConfig.model_fields}
     try:
         config = RunConfig.model_validate(known)

@@ -31,4 +31,4 @@ def without_branch(config: RunConfig, recognizers: Sequence[Recognizer]) -> Obje
         Weighted(other, its.weight) for other, its in zip(recognizers[1:], config.further, strict=True)
     ]
     loss = config.objective.model_copy(update={"alpha": 0.0})
-    return Objective(loss, config.rate, first, config.recognizer_weight, further)
+    return Objective(loss, config.lmbda, first, config.recognizer_weight, further)
