@@ -26,7 +26,7 @@ from taskpress.recognition.protocol import Recognizer, SoftHeadedRecognizer
 from taskpress.recognition.slim_rcnn import PYRAMID, slim_rcnn
 from taskpress.targets import Task
 from taskpress.training.data import Batch
-from taskpress.training.objective import Objective
+from taskpress.training.objective import Objective, Weighted
 from taskpress.training.objective_config import ObjectiveConfig
 from taskpress.training.teacher import Teacher
 
@@ -100,14 +100,14 @@ def test_a_short_training_lowers_both_losses(segmenter: InstanceSegmenter, tmp_p
     window = Crop(64, 64, 128, 128)
     labels = [teacher.labels(scenes[i].image).cropped(window, flip=False) for i in range(2)]
     images = torch.stack([to_tensor(scenes[i].image[64:192, 64:192].copy()) for i in range(2)])
-    batch = Batch(images, labels)
+    batch = Batch(images, [labels])
     codec = Codec.create("mean-scale-hyperprior", 8, 12, seed=0).train()
     branch = build_auxiliary("instance", 12, len(CATEGORIES), width=8, task=segmenter.task)
-    objective = Objective(ObjectiveConfig(task="outputs", alpha=1.0), 100.0, segmenter)
+    objective = Objective(ObjectiveConfig(task="outputs", alpha=1.0), 100.0, [Weighted(segmenter)])
     optimizer = torch.optim.Adam([*codec.parameters(), *branch.parameters()], lr=5e-3)
     history = []
     for _ in range(40):
-        terms = objective(batch, codec.estimate(batch.images), branch)
+        terms = objective(batch, codec.estimate(batch.images), {0: branch})
         optimizer.zero_grad()
         terms["loss"].backward()
         optimizer.step()

@@ -104,8 +104,8 @@ def test_errors_inside_boxes_weigh_more() -> None:
     assert roi_weighted_mse(x_hat, x, labels, 3.0).item() == pytest.approx(half * (1 + 3) / 2)
     config = ObjectiveConfig(task="none", mse=0.01, roi_weight=3.0)
     estimate = Estimate(x_hat, torch.zeros(1, 1, 1, 1), torch.tensor([0.4]), torch.ones(1, 1, 1))
-    batch = Batch(x, labels)
-    terms = Objective(config, 0.5, None)(batch, estimate, None)
+    batch = Batch(x, [labels])
+    terms = Objective(config, 0.5)(batch, estimate)
     assert terms["mse"].item() == pytest.approx(half)
     assert terms["loss"].item() == pytest.approx(0.5 * 0.01 * 255**2 * half * 2 + 0.4)
 
@@ -158,7 +158,7 @@ def test_every_arm_lowers_its_loss(arm: str) -> None:
     codec = Codec.create("cheng2020-attention", 8, seed=1)
     give_allocator(codec, config, recognizer)
     module = CodecTraining(config, 100, codec, recognizer)
-    stream = StepStream(open_sources(["scenes:1"]), config.data, 1, Teacher(recognizer))
+    stream = StepStream(open_sources(["scenes:1"]), config.data, 1, [Teacher(recognizer)])
     batch = stream.batch(0)
     optimizer = module.configure_optimizers()["optimizer"]
     module.log = lambda *args, **kwargs: None  # type: ignore[method-assign]
@@ -166,7 +166,7 @@ def test_every_arm_lowers_its_loss(arm: str) -> None:
     def losses() -> torch.Tensor:
         with torch.no_grad():
             terms, estimate = module._judge(batch, None)
-        taught = teaching_terms(estimate.decision, batch.labels) if estimate.decision else {}
+        taught = teaching_terms(estimate.decision, batch.labels[0]) if estimate.decision else {}
         return torch.stack([terms["loss"], *taught.values()])
 
     before = losses()
@@ -211,7 +211,7 @@ def test_noise_is_that_of_the_other_arms(monkeypatch: pytest.MonkeyPatch) -> Non
         codec = Codec.create("cheng2020-attention", 8, seed=1)
         give_allocator(codec, config, recognizer)
         module = CodecTraining(config, STEPS, codec, recognizer)
-        batch = StepStream(open_sources(["scenes:1"]), config.data, 1, Teacher(recognizer)).batch(0)
+        batch = StepStream(open_sources(["scenes:1"]), config.data, 1, [Teacher(recognizer)]).batch(0)
         explore = torch.Generator().manual_seed(1) if config.arm == "semantic" else None
         if explore is not None:
             assert codec.allocator is not None

@@ -53,8 +53,8 @@ class Seen:
 
         def watches(module: CodecTraining, batch: Batch, batch_idx: int) -> torch.Tensor:
             name = module.config.short_name
-            if name not in self.batches and module.branch is not None:
-                self.branches[name] = {k: v.clone() for k, v in module.branch.state_dict().items()}
+            if name not in self.batches and module.branches:
+                self.branches[name] = {k: v.clone() for k, v in module.branches["0"].state_dict().items()}
             if name not in self.batches:
                 self.codecs[name] = module.codec.fingerprint
             self.batches.setdefault(name, []).append(batch.images)
@@ -139,16 +139,17 @@ def test_what_is_learned_is_what_the_teacher_sees(tmp_path: Path) -> None:
     one = preset({"steps": 60, "batch": 4}, lambdas=[0.5], arms={"task+aux": {"alpha": 0.1}})
     run.train_experiment(one, tmp_path, limit_steps=1)
     taught = restore(tmp_path / "aux-q1")
-    fresh = CodecTraining(one.runs()[0], 1, Codec.create("cheng2020-attention", 8), taught.recognizer).branch
-    assert fresh is not None
-    stream = StepStream(open_sources(["scenes:8"]), one.data, 1, Teacher(taught.recognizer))
+    fresh = CodecTraining(
+        one.runs()[0], 1, Codec.create("cheng2020-attention", 8), taught.recognizer
+    ).branches["0"]
+    stream = StepStream(open_sources(["scenes:8"]), one.data, 1, [Teacher(taught.recognizer)])
     batches = [stream.batch(step) for step in range(8)]
 
     @torch.no_grad()
     def loss(branch: AuxiliaryBranch) -> float:
         latents = [taught.codec.training_latent(batch.images) for batch in batches]
         pairs = zip(latents, batches, strict=True)
-        return sum(float(v) for y, b in pairs for v in branch.loss(branch(y), b.labels).values())
+        return sum(float(v) for y, b in pairs for v in branch.loss(branch(y), b.labels[0]).values())
 
     assert loss(taught.branch) < 0.8 * loss(fresh)
 

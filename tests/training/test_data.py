@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> Path:
 
 def stream(folder: Path, seed: int = 3, first_step: int = 0, **settings: object) -> StepStream:
     config = DataConfig.model_validate({"sources": [str(folder)], "patch": 64, "batch": 2, **settings})
-    return StepStream(open_sources(config.sources), config, seed, RedFinder(), first_step)  # type: ignore[arg-type]
+    return StepStream(open_sources(config.sources), config, seed, [RedFinder()], first_step)  # type: ignore[arg-type]
 
 
 def take(source: StepStream, count: int) -> list[Batch]:
@@ -60,7 +60,7 @@ def test_a_resumed_stream_goes_on_where_it_was(folder: Path, settings: dict[str,
     resumed = take(stream(folder, first_step=4, **settings), 5)
     for a, b in zip(whole[4:], resumed, strict=True):
         assert torch.equal(a.images, b.images)
-        assert all(torch.equal(x.boxes, y.boxes) for x, y in zip(a.labels, b.labels, strict=True))
+        assert all(torch.equal(x.boxes, y.boxes) for x, y in zip(a.labels[0], b.labels[0], strict=True))
     other = take(stream(folder, seed=4), 9)
     assert any(not torch.equal(a.images, b.images) for a, b in zip(whole, other, strict=True))
 
@@ -74,7 +74,7 @@ def test_an_epoch_visits_every_picture_once(folder: Path) -> None:
 def test_labels_follow_the_picture(folder: Path) -> None:
     seen = 0
     for batch in take(stream(folder), 40):
-        for image, labels in zip(batch.images, batch.labels, strict=True):
+        for image, labels in zip(batch.images, batch.labels[0], strict=True):
             red = (image[0] > 0.99) & (image[1] < 0.01)
             for x0, y0, x1, y1 in labels.boxes.round().int().tolist():
                 seen += 1
@@ -86,7 +86,7 @@ def test_labels_follow_the_picture(folder: Path) -> None:
 def test_labels_follow_a_scaled_picture(folder: Path) -> None:
     areas = []
     for batch in take(stream(folder, patch=192, scale=[0.5, 1.2]), 30):
-        for image, labels in zip(batch.images, batch.labels, strict=True):
+        for image, labels in zip(batch.images, batch.labels[0], strict=True):
             red = (image[0] > 0.9) & (image[1] < 0.1)
             for x0, y0, x1, y1 in labels.boxes.round().int().tolist():
                 areas.append((x1 - x0) * (y1 - y0))
@@ -134,8 +134,8 @@ def test_a_wrong_range_of_scales_is_refused(scale: list[float]) -> None:
 def test_workers_and_ranks_share_the_steps_without_overlap(folder: Path) -> None:
     config = DataConfig(sources=[str(folder)], patch=64, batch=1)
     pictures = open_sources(config.sources)
-    ranks = [StepStream(pictures, config, 3, RedFinder(), rank=r, ranks=2) for r in range(2)]  # type: ignore[arg-type]
-    alone = StepStream(pictures, config, 3, RedFinder())  # type: ignore[arg-type]
+    ranks = [StepStream(pictures, config, 3, [RedFinder()], rank=r, ranks=2) for r in range(2)]  # type: ignore[arg-type]
+    alone = StepStream(pictures, config, 3, [RedFinder()])  # type: ignore[arg-type]
     for step in range(4):
         for rank in range(2):
             assert torch.equal(ranks[rank].batch(step).images, alone.batch(2 * step + rank).images)

@@ -196,7 +196,7 @@ def test_it_learns_from_file_latents_of_crops_that_come_next(
     monkeypatch.setattr(module.SynthesisTraining, "training_step", watches)
     finish_one(str(source), tmp_path / "finished", SETTINGS)
     config = preset().runs()[0].data
-    stream = StepStream(open_sources(config.sources), config, 1, None)
+    stream = StepStream(open_sources(config.sources), config, 1)
     for place, images in enumerate(seen):
         assert torch.equal(images, stream.batch(STEPS + place).images)
         with torch.no_grad():

@@ -29,7 +29,7 @@ def module(monkeypatch: pytest.MonkeyPatch) -> CodecTraining:
 
 def batch_of(module: CodecTraining):
     teacher = Teacher(load_recognizer("scenes"))
-    return StepStream(open_sources(["scenes:1"]), module.config.data, 1, teacher).batch(0)
+    return StepStream(open_sources(["scenes:1"]), module.config.data, 1, [teacher]).batch(0)
 
 
 def test_noise_is_a_steps_own_and_always_the_same(
@@ -58,8 +58,7 @@ def test_codec_and_branch_learn_at_their_own_rates(module: CodecTraining) -> Non
     settings = module.config.optimizer
     own, branch = module.configure_optimizers()["optimizer"].param_groups
     assert own["initial_lr"] == settings.learning_rate and branch["initial_lr"] == 0.003
-    assert module.branch is not None
-    assert {id(p) for p in branch["params"]} == {id(p) for p in module.branch.parameters()}
+    assert {id(p) for p in branch["params"]} == {id(p) for p in module.branches["0"].parameters()}
     assert {id(p) for p in own["params"]} == {id(p) for p in module.codec.model.parameters()}
 
 

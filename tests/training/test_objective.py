@@ -63,16 +63,16 @@ class Constant(AuxiliaryBranch):
 
 @pytest.fixture
 def batch() -> Batch:
-    return Batch(torch.full((2, 3, 64, 64), 0.5), [Detections.empty(), Detections.empty()])
+    return Batch(torch.full((2, 3, 64, 64), 0.5), [[Detections.empty(), Detections.empty()]])
 
 
 def test_who_sees_crops_otherwise_labels_them_so() -> None:
-    bare = Batch(torch.zeros(2, 3, 64, 64), [])
-    objective = Objective(ObjectiveConfig(labels="crop"), 1.0, KnownCrops(), further=[Weighted(Known(), 1.0)])
+    bare = Batch(torch.zeros(2, 3, 64, 64))
+    objective = Objective(ObjectiveConfig(labels="crop"), 1.0, [Weighted(KnownCrops()), Weighted(Known())])
     batch = objective.labelled(bare)
-    assert [len(label) for label in batch.labels] == [1, 1]
-    assert [[len(label) for label in labels] for labels in batch.further] == [[0, 0]]
-    assert objective.labelled(batch).labels is batch.labels, "a second time it asks nobody"
+    assert [[len(label) for label in labels] for labels in batch.labels] == [[1, 1], [0, 0]]
+    again = objective.labelled(batch).labels
+    assert all(a is b for a, b in zip(again, batch.labels, strict=True)), "a second time it asks nobody"
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_loss_is_equation_1(
 ) -> None:
     config = config.model_copy(update={"alpha": alpha, "mse": mse})
     rate = 0.7
-    terms = Objective(config, rate, Known())(batch, estimate, Constant() if alpha else None)
+    terms = Objective(config, rate, [Weighted(Known())])(batch, estimate, {0: Constant()} if alpha else {})
     aux = 2 * 16 * 0.125 + 0.5
     assert terms["rate"].item() == pytest.approx(0.4)
     assert terms["task"].item() == pytest.approx(task)
@@ -116,23 +116,23 @@ def test_loss_is_equation_1(
 def test_alpha_falls_along_a_cosine(batch: Batch, estimate: Estimate) -> None:
     aux = 2 * 16 * 0.125 + 0.5
     for schedule, shares in {"constant": (1, 1, 1), "cosine": (1, 0.5, 0)}.items():
-        objective = Objective(ObjectiveConfig(alpha=0.2, alpha_schedule=schedule), 0.7, Known())
+        objective = Objective(ObjectiveConfig(alpha=0.2, alpha_schedule=schedule), 0.7, [Weighted(Known())])
         for done, share in zip((0.0, 0.5, 1.0), shares, strict=True):
             objective.progress(done)
-            loss = objective(batch, estimate, Constant())["loss"].item()
+            loss = objective(batch, estimate, {0: Constant()})["loss"].item()
             assert loss == pytest.approx(0.7 * (0.75 + share * 0.2 * aux) + 0.4, rel=1e-5)
 
 
 def test_mse_alone_needs_no_recognizer(batch: Batch, estimate: Estimate) -> None:
-    terms = Objective(ObjectiveConfig(task="none", mse=1.0), 0.01, None)(batch, estimate, None)
+    terms = Objective(ObjectiveConfig(task="none", mse=1.0), 0.01)(batch, estimate)
     assert terms["loss"].item() == pytest.approx(0.01 * 255**2 * 0.0625 + 0.4, rel=1e-5)
     assert "task" not in terms
 
 
 def test_gradients_of_all_terms_reach_the_codec(batch: Batch) -> None:
     codec = Codec.create("cheng2020-attention", 8).train()
-    terms = Objective(ObjectiveConfig(task="both", alpha=1.0), 1.0, Known())(
-        batch, codec.estimate(torch.rand(2, 3, 64, 64)), Constant()
+    terms = Objective(ObjectiveConfig(task="both", alpha=1.0), 1.0, [Weighted(Known())])(
+        batch, codec.estimate(torch.rand(2, 3, 64, 64)), {0: Constant()}
     )
     first_layer = next(codec.model.g_a.parameters())
     for name in ("task", "aux", "rate"):
@@ -145,8 +145,8 @@ def test_latent_gradients_are_those_of_the_closed_form(batch: Batch) -> None:
     # x̂ repeats each latent value 768 times, so the mean of x̂ has the gradient 1/32 everywhere.
     x_hat = latent.repeat(1, 3, 16, 16)
     estimate = Estimate(x_hat, latent, 4 * latent.sum((1, 2, 3)), torch.ones(2, 4, 4))
-    objective = Objective(ObjectiveConfig(task="outputs", alpha=0.5), 2.0, Known())
-    terms = objective(batch, estimate, Constant())
+    objective = Objective(ObjectiveConfig(task="outputs", alpha=0.5), 2.0, [Weighted(Known())])
+    terms = objective(batch, estimate, {0: Constant()})
     found = {name: value.item() for name, value in objective.latent_gradients(terms, latent).items()}
     assert found == pytest.approx(
         {
@@ -164,26 +164,26 @@ def test_latent_gradients_are_those_of_the_closed_form(batch: Batch) -> None:
 
 def test_several_recognizers_count_by_their_weights(batch: Batch, estimate: Estimate) -> None:
     config = ObjectiveConfig(task="outputs", alpha=0.5)
-    both = Batch(batch.images, batch.labels, [batch.labels])
-    objective = Objective(config, 2.0, Known(), 0.25, [Weighted(Known(), 3.0)])
+    both = Batch(batch.images, [*batch.labels, *batch.labels])
+    objective = Objective(config, 2.0, [Weighted(Known(), 0.25), Weighted(Known(), 3.0)])
     aux = 2 * 16 * 0.125 + 0.5
-    terms = objective(both, estimate, Constant(), [None])
+    terms = objective(both, estimate, {0: Constant()})
     assert terms["task"].item() == pytest.approx((0.25 + 3.0) * 0.75)
     assert terms["aux"].item() == pytest.approx(0.25 * aux)
     assert terms["task/2/mean"].item() == pytest.approx(0.25)
-    terms = objective(both, estimate, Constant(), [Constant()])
+    terms = objective(both, estimate, {0: Constant(), 1: Constant()})
     assert terms["aux"].item() == pytest.approx(3.25 * aux)
     assert terms["loss"].item() == pytest.approx(2 * (3.25 * 0.75 + 0.5 * 3.25 * aux) + 0.4, rel=1e-5)
 
 
 def test_a_features_branch_is_held_against_the_uncompressed_pictures() -> None:
     recognizer, branch = Known(), FeaturesBranch(12, [3], width=8)
-    objective = Objective(ObjectiveConfig(task="features", alpha=0.5), 3.0, recognizer)
+    objective = Objective(ObjectiveConfig(task="features", alpha=0.5), 3.0, [Weighted(recognizer)])
     images = torch.rand(2, 3, 64, 64)
     # The decoded pictures and the labels have no part in it.
     latent = torch.randn(2, 12, 4, 4)
     estimate = Estimate(torch.rand(2, 3, 64, 64), latent, torch.ones(2), torch.ones(2, 4, 4))
-    terms = objective(Batch(images, [Detections.empty()] * 2), estimate, branch)
+    terms = objective(Batch(images, [[Detections.empty()] * 2]), estimate, {0: branch})
     cells = images.reshape(2, 3, 4, 16, 4, 16).mean((3, 5))
     predicted = branch(latent)["0"]
     expected = (predicted - cells).square().sum() / cells.square().sum()
@@ -202,11 +202,11 @@ def test_relative_squared_error_at_its_fixed_points() -> None:
 
 
 def test_soft_outputs_are_held_against_the_uncompressed_picture(batch: Batch, estimate: Estimate) -> None:
-    terms = Objective(ObjectiveConfig(task="soft"), 2.0, KnownSoft())(batch, estimate, None)
+    terms = Objective(ObjectiveConfig(task="soft"), 2.0, [Weighted(KnownSoft())])(batch, estimate)
     assert float(terms["task/apart"]) == pytest.approx(0.25)
     assert float(terms["loss"]) == pytest.approx(2 * 0.25 + 0.4)
 
 
 def test_soft_outputs_are_refused_where_the_recognizer_has_none() -> None:
     with pytest.raises(RecognizerError, match=r"known.*objective\.task=outputs"):
-        Objective(ObjectiveConfig(task="soft"), 1.0, Known())
+        Objective(ObjectiveConfig(task="soft"), 1.0, [Weighted(Known())])

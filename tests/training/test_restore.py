@@ -50,7 +50,7 @@ def test_codec_and_branch_are_those_of_the_training(trained: Path) -> None:
     assert found.codec.fingerprint == shipped.fingerprint
     stored = torch.load(trained / "aux-q1" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     for key, value in found.branch.state_dict().items():
-        assert torch.equal(value, stored[f"branch.{key}"])
+        assert torch.equal(value, stored[f"branches.0.{key}"])
 
 
 def test_the_command_scores_it_and_draws_it(trained: Path, tmp_path: Path) -> None:

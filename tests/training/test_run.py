@@ -43,7 +43,7 @@ def test_a_codec_that_had_a_branch_is_the_codec_without(tmp_path: Path) -> None:
         CodecTraining(config, STEPS, Codec.create("cheng2020-attention", 8, seed=5), recognizer)
         for config in (without, aux)
     ]
-    assert modules[0].branch is None and modules[1].branch is not None
+    assert not modules[0].branches and modules[1].branches
     files = [tmp_path / "without.safetensors", tmp_path / "aux.safetensors"]
     for module, path in zip(modules, files, strict=True):
         module.codec.save(path, card={})
@@ -133,13 +133,13 @@ def test_the_recognizer_is_unchanged_to_the_bit_and_learns_nothing(
     assert all(p.grad is None and not p.requires_grad for p in recognizer.parameters())
     assert not any(m.training for m in recognizer.modules())
     checkpoint = torch.load(tmp_path / "aux-q1" / "checkpoints" / "last.ckpt", weights_only=True)
-    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"codec", "branch"}
+    assert {key.split(".")[0] for key in checkpoint["state_dict"]} == {"codec", "branches"}
 
 
 def test_no_auxiliary_loss_builds_no_branch() -> None:
     config = preset().runs()[0]
     module = CodecTraining(config, STEPS, Codec.create("cheng2020-attention", 8), load_recognizer("scenes"))
-    assert module.branch is None
+    assert not module.branches
     assert {name.split(".")[0] for name, _ in module.named_parameters()} == {"codec"}
 
 

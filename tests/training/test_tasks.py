@@ -22,7 +22,7 @@ from taskpress.targets import Task
 from taskpress.training import run
 from taskpress.training.config import Preset
 from taskpress.training.data import Batch
-from taskpress.training.objective import Objective
+from taskpress.training.objective import Objective, Weighted
 from taskpress.training.objective_config import ObjectiveConfig
 from taskpress.training.teacher import Teacher
 
@@ -67,7 +67,7 @@ def crops(recognizer: Recognizer, cache: Path) -> Batch:
     window = Crop(16, 8, 64, 64)
     images = [to_tensor(scenes[i].image[8:72, 16:80].copy()) for i in range(2)]
     labels = [teacher.labels(scenes[i].image).cropped(window, flip=False) for i in range(2)]
-    return Batch(torch.stack(images), labels)
+    return Batch(torch.stack(images), [labels])
 
 
 @pytest.mark.parametrize("task", RECOGNIZERS)
@@ -77,12 +77,12 @@ def test_a_short_training_lowers_both_losses(task: Task, tmp_path: Path) -> None
     kind = next(kind for kind, tasks in FITTING.items() if task in tasks)
     codec = Codec.create("mean-scale-hyperprior", 8, 12, seed=0).train()
     branch = build_auxiliary(kind, codec.latent_channels, len(recognizer.categories), width=8, task=task)
-    objective = Objective(ObjectiveConfig(task="outputs", alpha=1.0), 100.0, recognizer)
+    objective = Objective(ObjectiveConfig(task="outputs", alpha=1.0), 100.0, [Weighted(recognizer)])
     batch = crops(recognizer, tmp_path)
     optimizer = torch.optim.Adam([*codec.parameters(), *branch.parameters()], lr=5e-3)
     history = []
     for _ in range(40):
-        terms = objective(batch, codec.estimate(batch.images), branch)
+        terms = objective(batch, codec.estimate(batch.images), {0: branch})
         optimizer.zero_grad()
         terms["loss"].backward()
         optimizer.step()
@@ -134,10 +134,10 @@ def test_a_preset_trains_it(task: Task, branch: str, tmp_path: Path, monkeypatch
 
 def test_classes_are_asked_of_the_crop() -> None:
     recognizer = classifier()
-    batch = Batch(torch.rand(2, 3, 64, 64), [])
-    objective = Objective(ObjectiveConfig(task="outputs"), 1.0, recognizer)
-    labels = objective.labelled(batch).labels
+    batch = Batch(torch.rand(2, 3, 64, 64))
+    objective = Objective(ObjectiveConfig(task="outputs"), 1.0, [Weighted(recognizer)])
+    (labels,) = objective.labelled(batch).labels
     wanted = recognizer.predict(batch.images)
     assert all(torch.equal(a.probabilities, b.probabilities) for a, b in zip(labels, wanted, strict=True))
-    silent = Objective(ObjectiveConfig(task="features"), 1.0, recognizer)
+    silent = Objective(ObjectiveConfig(task="features"), 1.0, [Weighted(recognizer)])
     assert silent.labelled(batch) is batch

@@ -37,8 +37,7 @@ class BranchTraining(lightning.LightningModule):
         first = training.config.objective.auxiliary_first
         assert first is not None
         self.config, self.steps, self.learning_rate = training.config, first.steps, first.learning_rate
-        self.placed = training.placed_branches
-        self.branches = torch.nn.ModuleList(branch for _, branch in self.placed)
+        self.placed, self.branches = training.placed_branches, training.branches
         # Not children: neither trained nor in a checkpoint.
         self._fixed: tuple[Codec, Objective] = (training.codec, training.objective)
 
@@ -55,7 +54,7 @@ class BranchTraining(lightning.LightningModule):
         labels = objective.labels_of(batch)
         losses = [
             objective.recognizers[place].weight * part
-            for place, branch in self.placed
+            for place, branch in self.placed.items()
             for part in branch.loss(
                 branch(latent), objective.lesson(branch, place, batch.images, labels)
             ).values()
@@ -82,15 +81,13 @@ def teach_branches(
     """
     config = training.config
     first = config.objective.auxiliary_first
-    if first is None or not training.placed_branches:
+    if first is None or not training.branches:
         return
     module = BranchTraining(training)
     learned, published = own / "learned.safetensors", shared / f"{_identity(training)}.safetensors"
     # All ranks must find the same: what is published was so before any of them began this training.
     if not (learned.exists() or published.exists()):
-        data = CropsModule(
-            config.data.model_copy(update={"batch": first.batch}), config.seed, teachers[0], teachers[1:]
-        )
+        data = CropsModule(config.data.model_copy(update={"batch": first.batch}), config.seed, teachers)
         last = own / "checkpoints" / "last.ckpt"
         title = f"{config.name}: branch"
         trainer = build_trainer(config.trainer, config.optimizer.clip, first.steps, title, own, step_of(last))

@@ -18,7 +18,7 @@ from taskpress.targets import TARGETS, example
 from taskpress.training.allocation import check_boxes
 from taskpress.training.config import RunConfig, expand
 from taskpress.training.module import branch_for, heads_of, layer_shapes
-from taskpress.training.objective import Objective, Weighted
+from taskpress.training.objective import Objective
 
 
 def check_losses(config: RunConfig, recognizers: Sequence[tuple[str, Recognizer]]) -> None:
@@ -29,14 +29,11 @@ def check_losses(config: RunConfig, recognizers: Sequence[tuple[str, Recognizer]
     A user's own classes, recognizers and branches, are tried on a crop.
     """
     opened = [recognizer for _, recognizer in recognizers]
-    first = opened[0] if opened else None
-    objective = Objective(
-        config.objective, config.lmbda, first, further=[Weighted(r, 1.0) for r in opened[1:]]
-    )
+    objective = Objective.of(config, opened)
     for name, recognizer in recognizers:
         if is_own(name):
             _try_own(name, recognizer, objective, config.data.patch)
-    check_boxes(config, first)
+    check_boxes(config, opened[0] if opened else None)
     for place, (kind, recognizer) in enumerate(zip(config.branches, opened, strict=False)):
         if kind is None:
             continue

@@ -184,6 +184,11 @@ class RunConfig(Section):
         return self.name.removeprefix(f"{self.experiment}-")
 
     @property
+    def weights(self) -> list[float]:
+        """Of each recognizer's losses, the first one first."""
+        return [self.recognizer_weight, *(one.weight for one in self.further)]
+
+    @property
     def branches(self) -> list[BranchName | None]:
         """The auxiliary branch of each recognizer, the first one first; None for one that has none."""
         kinds = [self.objective.auxiliary, *(one.auxiliary for one in self.further)]

@@ -39,18 +39,20 @@ def step_seed(seed: int, step: int, rank: int = 0) -> int:
 
 @dataclass(frozen=True)
 class Batch:
-    """images: [B, 3, patch, patch] float32 in [0, 1]; labels: the teacher's, in pixels of the crops, one for
-    each; none where the stream has no teacher. further: the same of each further teacher."""
+    """Crops, and what the teachers see in them.
+
+    images: [B, 3, patch, patch] float32 in [0, 1]
+    labels: by recognizer: its teacher's, in pixels of the crops, one for each; none where that labels no
+        whole pictures
+    """
 
     images: Tensor
-    labels: Sequence[Target]
-    further: Sequence[Sequence[Target]] = ()
+    labels: Sequence[Sequence[Target]] = ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         return Batch(
             self.images.to(device, non_blocking=non_blocking),
-            [label.to(device) for label in self.labels],
-            [[label.to(device) for label in labels] for labels in self.further],
+            [[label.to(device) for label in labels] for labels in self.labels],
         )
 
 
@@ -104,14 +106,12 @@ class StepStream(IterableDataset[Batch]):
         pictures: Mixture,
         config: DataConfig,
         seed: int,
-        teacher: Teacher | None,
+        teachers: Sequence[Teacher | None] = (),
         first_step: int = 0,
         rank: int = 0,
         ranks: int = 1,
-        further: Sequence[Teacher | None] = (),
     ) -> None:
-        self.pictures, self.config, self.seed = pictures, config, seed
-        self.teachers = [teacher, *further]
+        self.pictures, self.config, self.seed, self.teachers = pictures, config, seed, teachers
         self.first_step, self.rank, self.ranks = first_step, rank, ranks
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
@@ -130,7 +130,7 @@ class StepStream(IterableDataset[Batch]):
             [label for label in of_teacher if label is not None]
             for of_teacher in zip(*(labels for _, labels in crops), strict=True)
         ]
-        return Batch(torch.stack([image for image, _ in crops]), labels[0], labels[1:])
+        return Batch(torch.stack([image for image, _ in crops]), labels)
 
     def picture(self, index: int) -> NDArray[np.uint8]:
         """A picture as it is labelled and cropped: [H, W, 3], its long side scaled as configured."""
@@ -184,14 +184,13 @@ class CropsModule(lightning.LightningDataModule):
         self,
         config: DataConfig,
         seed: int,
-        teacher: Teacher | None,
-        further: Sequence[Teacher | None] = (),
+        teachers: Sequence[Teacher | None] = (),
         skip: int = 0,
         accumulate: int = 1,
         holds_out: bool = False,
     ) -> None:
         super().__init__()
-        self.config, self.seed, self.teacher, self.further = config, seed, teacher, further
+        self.config, self.seed, self.teachers = config, seed, teachers
         self.skip, self.accumulate = skip, accumulate
         self.pictures = open_sources(config.sources)
         self.held_out = None
@@ -204,11 +203,10 @@ class CropsModule(lightning.LightningDataModule):
             self.pictures,
             self.config,
             self.seed,
-            self.teacher,
+            self.teachers,
             first_step=self.skip + self.accumulate * self.trainer.global_step,
             rank=self.trainer.global_rank,
             ranks=self.trainer.world_size,
-            further=self.further,
         )
         if self.config.workers > 0:
             for teacher in stream.teachers:
@@ -229,9 +227,7 @@ class CropsModule(lightning.LightningDataModule):
         assert self.trainer is not None and self.held_out is not None
         config = self.config.model_copy(update={"flip": False, "scale": None, "jitter": 0.0})
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
-        stream = StepStream(
-            self.held_out, config, 0, self.teacher, rank=rank, ranks=ranks, further=self.further
-        )
+        stream = StepStream(self.held_out, config, 0, self.teachers, rank=rank, ranks=ranks)
         batches = math.ceil(config.held_out_crops / (config.batch * ranks))
         crops = [stream.batch(step) for step in range(batches)]
         return DataLoader(crops, batch_size=None)  # type: ignore[arg-type] # a sequence will do

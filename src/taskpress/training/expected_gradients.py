@@ -23,9 +23,9 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
     """
     config, codec = restored.config, restored.codec.train()
     recognizer = restored.recognizer
-    objective = Objective(config.objective, config.lmbda, recognizer, config.recognizer_weight)
+    objective = Objective.of(config, [recognizer])
     teacher = None if labels_crops(config.objective, recognizer) else Teacher(recognizer)
-    stream = StepStream(open_sources(config.data.sources), config.data, config.seed, teacher)
+    stream = StepStream(open_sources(config.data.sources), config.data, config.seed, [teacher])
     encoder = list(codec.model.g_a.parameters())
     weights = [*encoder, *(one for one in codec.model.parameters() if all(one is not own for own in encoder))]
     beside = [] if config.optimizer.clip_apart else list(restored.branch.parameters())
@@ -38,7 +38,7 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
         batch = stream.batch(step).to(encoder[0].device)
         torch.manual_seed(step_seed(config.seed, step))
         estimate = codec.estimate(batch.images, quantization=config.objective.quantization)
-        pulls = objective.pulls(objective(batch, estimate, restored.branch))
+        pulls = objective.pulls(objective(batch, estimate, {0: restored.branch}))
         gradients = torch.stack([_flat(pulls[name], [*weights, *beside]) for name in names])
         length = gradients.sum(0).norm()
         scale = 1.0 if clip is None else min(1.0, clip / float(length))

@@ -136,7 +136,7 @@ class SynthesisTraining(PartTraining):
         x_hat = self.part(latent).float()
         nothing = x_hat.new_zeros(len(x_hat))
         estimate = Estimate(x_hat, latent, nothing, nothing[:, None, None].expand(-1, *latent.shape[2:]))
-        terms = self._objective(batch, estimate, None)
+        terms = self._objective(batch, estimate)
         return {name: term for name, term in terms.items() if name != "rate"}
 
 
@@ -199,7 +199,7 @@ def _finish(
     config, module = one.here, _module(one, settings, recognizers)
     before = one.steps * one.config.optimizer.accumulate * one.config.trainer.ranks
     teachers = labelling(module.config, [Teacher(recognizer) for recognizer in recognizers])
-    data = CropsModule(config.data, config.seed, teachers[0], teachers[1:], skip=before)
+    data = CropsModule(config.data, config.seed, teachers, skip=before)
     last = own / "checkpoints" / "last.ckpt"
     title = f"{one.target.stem}: {settings.part}"
     trainer = build_trainer(config.trainer, config.optimizer.clip, settings.steps, title, own, step_of(last))

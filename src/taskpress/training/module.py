@@ -19,7 +19,7 @@ from taskpress.recognition.protocol import HeadedRecognizer, Recognizer, SoftHea
 from taskpress.training.allocation import allocator_terms, rewards
 from taskpress.training.config import RunConfig, expand
 from taskpress.training.data import Batch, step_seed
-from taskpress.training.objective import Objective, Weighted
+from taskpress.training.objective import Objective
 from taskpress.training.schedule import scheduled
 
 PROGRESS_BAR = frozenset({"rate", "task", "aux", "mse"})
@@ -37,30 +37,19 @@ class CodecTraining(lightning.LightningModule):
         self.config, self.steps = config, steps
         self._batch_of_step = 0
         self.codec = codec.train()
-        branches = [
-            None if kind is None else branch_for(config, kind, one, codec.latent_channels, codec.stride)
-            for kind, one in zip(config.branches, recognizers, strict=False)
-        ]
-        self.branch = branches[0] if branches else None
-        self.further_branches = torch.nn.ModuleList(branch for branch in branches[1:] if branch is not None)
-        self._places = [branch is not None for branch in branches[1:]]
-        first, rest = (recognizers[0] if recognizers else None), recognizers[1:]
-        weights = [one.weight for one in config.further]
-        self.objective = Objective(
-            config.objective,
-            config.lmbda,
-            first,
-            config.recognizer_weight,
-            [Weighted(*pair) for pair in zip(rest, weights, strict=True)],
+        self.branches = torch.nn.ModuleDict(
+            {
+                str(place): branch_for(config, kind, one, codec.latent_channels, codec.stride)
+                for place, (kind, one) in enumerate(zip(config.branches, recognizers, strict=False))
+                if kind is not None
+            }
         )
+        self.objective = Objective.of(config, recognizers)
 
     @property
-    def placed_branches(self) -> list[tuple[int, AuxiliaryBranch]]:
-        """Every branch, with the place of its recognizer: 0 for the first."""
-        further = iter(self.further_branches)
-        places = [place for place, there in enumerate(self._places, start=1) if there]
-        first = [] if self.branch is None else [(0, self.branch)]
-        return first + [(place, next(further)) for place in places]  # type: ignore[misc]
+    def placed_branches(self) -> dict[int, AuxiliaryBranch]:
+        """The branches, by the place of their recognizer: 0 for the first."""
+        return {int(place): branch for place, branch in self.branches.items()}  # type: ignore[misc]
 
     def on_fit_start(self) -> None:
         self.objective.to(self.device)
@@ -78,7 +67,7 @@ class CodecTraining(lightning.LightningModule):
         terms, estimate = self._judge(batch, explore)
         loss = terms["loss"]
         if estimate.decision is not None:
-            own = allocator_terms(terms, estimate, batch.labels, baseline)
+            own = allocator_terms(terms, estimate, batch.labels[0], baseline)
             loss = loss + self.config.objective.allocation_weight * torch.stack(list(own.values())).sum()
             terms.update({f"allocation/{name}": value for name, value in own.items()})
         if not torch.isfinite(loss):
@@ -96,14 +85,14 @@ class CodecTraining(lightning.LightningModule):
         # Noise depends on seed and batch alone: equal for the arms that are compared, and after a resume.
         torch.manual_seed(self._step_seed)
         estimate = self.codec.estimate(batch.images, explore, self.config.objective.quantization)
-        return self.objective(batch, estimate, self.branch, self._further()), estimate
+        return self.objective(batch, estimate, self.placed_branches), estimate
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Logs the loss of held-out crops and its terms as `held_out/…`: of the latents and bits of files."""
         torch.manual_seed(batch_idx)  # detectors may draw the boxes that they are judged by
         with full_precision(batch.images):
             estimate = self.codec.estimate(batch.images)
-            terms = self.objective(self.objective.labelled(batch), estimate, self.branch, self._further())
+            terms = self.objective(self.objective.labelled(batch), estimate, self.placed_branches)
         for name, value in terms.items():
             self.log(
                 f"held_out/{name}",
@@ -112,11 +101,6 @@ class CodecTraining(lightning.LightningModule):
                 batch_size=len(batch.images),
                 sync_dist=True,
             )
-
-    def _further(self) -> list[AuxiliaryBranch | None]:
-        """The branch of each further recognizer."""
-        branches = dict(self.placed_branches)
-        return [branches.get(place) for place in range(1, len(self._places) + 1)]
 
     @property
     def _step_seed(self) -> int:
@@ -138,7 +122,7 @@ class CodecTraining(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         settings = self.config.optimizer
         groups = [{"params": list(self.codec.model.parameters()), "lr": settings.learning_rate}]
-        for fresh in (self.branch, *self.further_branches, self.codec.allocator):
+        for fresh in (*self.branches.values(), self.codec.allocator):
             if fresh is not None:
                 rate = settings.auxiliary_learning_rate or settings.learning_rate
                 groups.append({"params": list(fresh.parameters()), "lr": rate})

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
@@ -18,16 +19,19 @@ from taskpress.recognition.device import full_precision, move
 from taskpress.recognition.protocol import CropRecognizer, Recognizer, SoftRecognizer
 from taskpress.targets import Target
 from taskpress.training.allocation import roi_weighted_mse
+from taskpress.training.config import RunConfig
 from taskpress.training.data import Batch
 from taskpress.training.objective_config import ObjectiveConfig
 from taskpress.training.schedule import falling
+
+NO_BRANCHES: Mapping[int, AuxiliaryBranch] = MappingProxyType({})
 
 
 class Weighted(NamedTuple):
     """One of several recognizers that a codec serves, and the weight of its losses."""
 
     recognizer: Recognizer
-    weight: float
+    weight: float = 1.0
 
 
 def labels_crops(config: ObjectiveConfig, recognizer: Recognizer) -> bool:
@@ -38,11 +42,10 @@ def labels_crops(config: ObjectiveConfig, recognizer: Recognizer) -> bool:
 class Objective:
     """The terms of the loss for one batch.
 
-    config:     which terms there are, and their weights
-    lmbda:      λ
-    recognizer: frozen; judges the decoded image; None for MSE only
-    weight:     of its losses, where there are further recognizers
-    further:    more of them: L = λ Σ weight · (L_task + α L_aux) + R over all
+    config:      which terms there are, and their weights
+    lmbda:       λ
+    recognizers: frozen; they judge the decoded image: L = λ Σ weight · (L_task + α L_aux) + R over all; none
+        for MSE only
 
     `alpha` is α as it is now; `progress` sets it by the schedule.
     """
@@ -51,18 +54,21 @@ class Objective:
         self,
         config: ObjectiveConfig,
         lmbda: float,
-        recognizer: Recognizer | None,
-        weight: float = 1.0,
-        further: Sequence[Weighted] = (),
+        recognizers: Sequence[Weighted] = (),
     ) -> None:
-        self.config, self.lmbda, self.alpha = config, lmbda, config.alpha
-        self.recognizers = [] if recognizer is None else [Weighted(recognizer, weight), *further]
+        self.config, self.lmbda, self.alpha, self.recognizers = config, lmbda, config.alpha, recognizers
         for one, _ in self.recognizers:
             if config.task == "soft" and not isinstance(one, SoftRecognizer):
                 raise RecognizerError(
                     f"{one.name}: its outputs cannot be held against each other number by number; give "
                     "objective.task=outputs or features instead of soft"
                 )
+
+    @classmethod
+    def of(cls, config: RunConfig, recognizers: Sequence[Recognizer]) -> Objective:
+        """That of a training, its first recognizer or all of them opened."""
+        weighted = [Weighted(*pair) for pair in zip(recognizers, config.weights, strict=False)]
+        return cls(config.objective, config.lmbda, weighted)
 
     def to(self, device: torch.device) -> None:
         """Moves the recognizers, which are nobody's children."""
@@ -78,13 +84,15 @@ class Objective:
         self,
         batch: Batch,
         estimate: Estimate,
-        branch: AuxiliaryBranch | None,
-        further_branches: Sequence[AuxiliaryBranch | None] = (),
+        branches: Mapping[int, AuxiliaryBranch] = NO_BRANCHES,
     ) -> dict[str, Tensor]:
         """Scalars by name: `loss` (to minimize), `rate` (R, bits per pixel), `task`, `aux`, `mse`, `roi_mse`
         (with `roi_weight`, in its stead), and the named parts of the recognizers' and the branches' losses as
-        `task/…` and `aux/…`, those of the further ones as `task/2/…`, `aux/2/…` and so on. `task` and `aux`
-        are sums over recognizers, weights included."""
+        `task/…` and `aux/…`, those of the second one as `task/2/…`, `aux/2/…` and so on. `task` and `aux`
+        are sums over recognizers, weights included.
+
+        branches: by the place of their recognizer, 0 for the first
+        """
         config = self.config
         terms = {"rate": estimate.rate.mean(), "mse": F.mse_loss(estimate.x_hat, batch.images)}
         labels = self.labels_of(self.labelled(batch))
@@ -96,11 +104,9 @@ class Objective:
         decoded = estimate.x_hat.clamp(0, 1)
         parts: dict[str, Tensor] = {}
         sums: dict[str, Tensor] = {}
-        branches = [branch, *further_branches]
         for place, (recognizer, weight) in enumerate(self.recognizers):
             found = {"task": self.task_terms(recognizer, labels[place], batch.images, decoded)}
-            own = branches[place] if place < len(branches) else None
-            if own is not None:
+            if (own := branches.get(place)) is not None:
                 found["aux"] = own.loss(own(estimate.latent), self.lesson(own, place, batch.images, labels))
             number = f"{place + 1}/" if place else ""
             for kind, values in found.items():
@@ -151,11 +157,11 @@ class Objective:
                     crops = isinstance(recognizer, CropRecognizer)
                     label = recognizer.crop_labels if crops else recognizer.pseudo_labels  # type: ignore[attr-defined]
                     labels[place] = label(list(batch.images))
-        return replace(batch, labels=labels[0], further=labels[1:])
+        return replace(batch, labels=labels)
 
     def labels_of(self, batch: Batch) -> list[Sequence[Target]]:
         """Labels by recognizer; none of those who have brought none along."""
-        labels = [batch.labels, *batch.further]
+        labels = list(batch.labels)
         return labels + [[]] * (len(self.recognizers) - len(labels))
 
     def lesson(

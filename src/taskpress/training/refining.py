@@ -57,12 +57,12 @@ def refinement_for(
         labels = [
             one.pseudo_labels([picture[0]]) if objective.config.needs_labels else [] for one in recognizers
         ]
-        batch = Batch(picture, labels[0] if labels else [], labels[1:])
+        batch = Batch(picture, labels)
         nothing = torch.zeros(1, device=device)
 
         def distortion(decoded: Tensor) -> Tensor:
             estimate = Estimate(decoded, nothing, nothing, nothing)
-            return objective(batch, estimate, None)["loss"]
+            return objective(batch, estimate)["loss"]
 
         return distortion
 

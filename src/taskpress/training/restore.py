@@ -77,5 +77,4 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     codec.model.entropy_bottleneck.fit_quantiles()
     training.to(device).eval()
     move(recognizers[0], device)
-    assert training.branch is not None
-    return Restored(config, step, training.codec, training.branch, recognizers[0])
+    return Restored(config, step, training.codec, training.placed_branches[0], recognizers[0])

@@ -106,8 +106,7 @@ def _train(
     data = CropsModule(
         config.data,
         config.seed,
-        teachers[0],
-        teachers[1:],
+        teachers,
         accumulate=config.optimizer.accumulate,
         holds_out=config.data.held_out is not None,
     )
@@ -187,12 +186,11 @@ def _card(config: RunConfig, steps: int, began_with: Any, provenance: dict[str, 
 
 
 def labelling(config: RunConfig, teachers: Sequence[Teacher]) -> Sequence[Teacher | None]:
-    """Who labels whole pictures, one or more; None in place of who does not: where nothing is labelled, or
+    """Who labels whole pictures; None in place of who does not: where nothing is labelled, or
     crops are, by the objective."""
     objective = config.objective
     needed = objective.needs_labels
-    found = [one if needed and not labels_crops(objective, one.recognizer) else None for one in teachers]
-    return found or [None]
+    return [one if needed and not labels_crops(objective, one.recognizer) else None for one in teachers]
 
 
 def training_steps(config: RunConfig, pictures: int, ranks: int = 1) -> int:

@@ -10,7 +10,7 @@ from taskpress.coding.codec import Codec
 from taskpress.errors import ConfigError
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import RunConfig
-from taskpress.training.objective import Objective, Weighted
+from taskpress.training.objective import Objective
 
 
 def trained_config(codec: Codec, name: str) -> tuple[RunConfig, int]:
@@ -26,9 +26,5 @@ def trained_config(codec: Codec, name: str) -> tuple[RunConfig, int]:
 def without_branch(config: RunConfig, recognizers: Sequence[Recognizer]) -> Objective:
     """The loss of a training but for its auxiliary term, with `recognizers` opened as `recognizers_of` names
     them."""
-    first = recognizers[0] if recognizers else None
-    further = [
-        Weighted(other, its.weight) for other, its in zip(recognizers[1:], config.further, strict=True)
-    ]
     loss = config.objective.model_copy(update={"alpha": 0.0})
-    return Objective(loss, config.lmbda, first, config.recognizer_weight, further)
+    return Objective.of(config.model_copy(update={"objective": loss}), recognizers)
