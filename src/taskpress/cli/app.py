@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import warnings
-from typing import Annotated, TextIO
+from typing import Annotated
 
 import typer
 
@@ -25,6 +25,7 @@ from taskpress.cli.info import info
 from taskpress.cli.table import table
 from taskpress.cli.train import train
 from taskpress.cli.train_recognizer import train_recognizer
+from taskpress.cli.warning import show_warning
 from taskpress.errors import ConfigError, TaskPressError
 from taskpress.version import __version__
 
@@ -92,19 +93,6 @@ def main() -> None:
     finally:
         for ends, handler in before.items():
             signal.signal(ends, handler)
-
-
-def show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """One line on standard error, but for what only programmers can mend."""
-    if not issubclass(category, (DeprecationWarning, FutureWarning)):
-        typer.echo(f"taskpress: warning: {' '.join(str(message).split())}", err=True)
 
 
 if __name__ == "__main__":

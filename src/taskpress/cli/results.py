@@ -19,6 +19,7 @@ import typer
 
 from taskpress.cli.measuring import Asked, checked_device
 from taskpress.cli.outcomes import Source, to_do
+from taskpress.cli.warning import show_warning
 from taskpress.errors import ConfigError, TaskPressError
 
 if TYPE_CHECKING:
@@ -186,8 +187,6 @@ _here: tuple[Asked, str] | None = None
 def _begin(asked: Asked, free: SimpleQueue[str], threads: int) -> None:
     global _here
     import torch
-
-    from taskpress.cli.app import show_warning
 
     # An interrupt is said once, by the process that was called.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
