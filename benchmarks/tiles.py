@@ -37,7 +37,8 @@ from coding import contenders, picture
 from taskpress.coding.codec import Codec
 from taskpress.coding.files import atomic_write
 from taskpress.coding.grid import Box
-from taskpress.coding.images import read_image, to_array, to_tensor, write_image
+from taskpress.coding.images import to_array, to_tensor
+from taskpress.coding.picture_files import read_image, write_image
 
 Report = dict[str, Any]
 

@@ -99,7 +99,8 @@ def _of_a_picture(
     as_json: bool,
 ) -> None:
     from taskpress.coding.codec import Codec
-    from taskpress.coding.images import read_image, resize_long_side, to_tensor
+    from taskpress.coding.images import resize_long_side, to_tensor
+    from taskpress.coding.picture_files import read_image
     from taskpress.detections import Detections
     from taskpress.evaluation.allocation import allocate, area_in_boxes, share_in_boxes
     from taskpress.evaluation.allocation_figure import Drawn, allocation_figure

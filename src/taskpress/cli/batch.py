@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from taskpress.cli.standard import STANDARD, called
 from taskpress.errors import ConfigError, TaskPressError
 
 Row = dict[str, object]
@@ -26,12 +27,11 @@ def targets(
 
     An output that ends in one of `kinds` is the outcome itself, of one file (`is_one_file`). Else
     `a/photo.jpg` becomes `a/photo` with the new suffix; where `a/photo.png` is there too, both keep their own
-    suffix before the new one. Raises ConfigError where two files would still have one outcome, and for --skip
-    where -o names a file: whose outcome that is, its name does not say.
+    suffix before the new one. Raises ConfigError where two files would still have one outcome, for standard
+    input, which gives its outcome no name, and for --skip where -o names a file: whose outcome that is, its
+    name does not say.
     """
     inputs = list(dict.fromkeys(inputs))
-    if str(output) == "-":
-        raise ConfigError("-o -: nothing is written to standard output; name a file or a folder")
     if is_one_file(output, kinds):
         if len(inputs) != 1:
             raise ConfigError(
@@ -42,6 +42,8 @@ def targets(
                 f"--skip: goes with a folder, and -o {output} names a file; leave one of them out"
             )
         return [(inputs[0][0], output)], output.parent
+    if any(path == STANDARD for path, _ in inputs):
+        raise ConfigError(f"-o {output}: standard input has no name; name a {suffix} file, or - as output")
     stems = Counter(relative.with_suffix("") for _, relative in inputs)
     taken: dict[Path, Path] = {}
     for path, relative in inputs:
@@ -71,7 +73,8 @@ def run_all(
     line: Callable[[Row], str],
     as_json: bool,
 ) -> None:
-    """Calls `work(file, target)` for each pair, several at once, and prints what came out of each.
+    """Calls `work(file, target)` for each pair, several at once, and prints what came out of each: on
+    standard error where standard output is the outcome.
 
     Files that fail are listed on standard error when all are done, and the command exits with 1; as JSON
     also among the rows, as `source` and `error`. What is no fault of the file, but a defect here, is listed
@@ -104,7 +107,7 @@ def run_all(
                     elif isinstance(error, TaskPressError | OSError):
                         failures[path] = str(error)
                     elif isinstance(error, Exception):
-                        failures[path] = f"{path}: {''.join(traceback.format_exception(error))}"
+                        failures[path] = f"{called(path)}: {''.join(traceback.format_exception(error))}"
                     else:
                         raise error
                     progress.advance(bar)
@@ -126,9 +129,9 @@ def run_all(
         typer.echo(json.dumps([*done, *failed], indent=1))
     else:
         for row in done:
-            typer.echo(printable(line(row)))
+            typer.echo(printable(line(row)), err=pairs[0][1] == STANDARD)
     for path, message in sorted(failures.items()):
-        text = message if str(path) in message else f"{path}: {message}"
+        text = message if called(path) in message else f"{called(path)}: {message}"
         typer.echo(f"taskpress: {printable(text)}", err=True)
     if failures:
         if len(pairs) > 1:

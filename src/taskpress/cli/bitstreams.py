@@ -8,8 +8,8 @@ from pathlib import Path
 from taskpress.coding.bitstream import MAGIC, unpack
 from taskpress.coding.files import files_below
 from taskpress.coding.grid import Box
-from taskpress.coding.images import size_of
 from taskpress.coding.picture_coding import cut
+from taskpress.coding.picture_files import size_of
 from taskpress.errors import BitstreamError, ConfigError, ImageError
 
 

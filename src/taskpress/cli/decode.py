@@ -10,19 +10,24 @@ import typer
 from taskpress.cli.batch import Jobs, Row, is_one_file, run_all, targets
 from taskpress.cli.measuring import AsJson, Device, Precision, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
+from taskpress.cli.standard import STANDARD, called, check_pipe, standard_input, write_outcome
 from taskpress.errors import ConfigError, TaskPressError, UnknownCodecError
 
 LOSSLESS = frozenset({".png", ".tif", ".tiff", ".bmp", ".ppm"})
 
 
 def decode(
-    files: Annotated[list[Path], typer.Argument(metavar="FILE...", help=".tpc files; folders are walked.")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE...", help=".tpc files; folders are walked; - is standard input."),
+    ],
     output: Annotated[
         Path,
         typer.Option(
             "-o",
             "--output",
-            help="Folder for the PNG files; or, of one file, the picture's name (.png, .tif, .bmp, .ppm).",
+            help="Folder for the PNG files; or, of one file, the picture's name (.png, .tif, .bmp, .ppm); "
+            "-: a PNG on standard output.",
         ),
     ],
     codecs: Annotated[
@@ -49,23 +54,26 @@ def decode(
     """
     from taskpress.cli.bitstreams import find_bitstreams, read_bitstream
     from taskpress.coding.finder import CodecFinder
-    from taskpress.coding.images import write_image
+    from taskpress.coding.picture_files import as_png, write_image
     from taskpress.datasets.folder import PICTURE_SUFFIXES
 
     finder = CodecFinder(codecs or (), precision, checked_device(device))
     box = None if region is None else parse_region(region)
 
     def work(path: Path, target: Path) -> Row:
-        data = read_bitstream(path)
+        data = standard_input() if path == STANDARD else read_bitstream(path)
         try:
             name, codec = finder.find(data)
             image = codec.decode(data, as_="numpy", region=box)
         except UnknownCodecError as error:
-            raise UnknownCodecError(f"{path}: {error}; name it with --codec") from None
+            raise UnknownCodecError(f"{called(path)}: {error}; name it with --codec") from None
         except TaskPressError as error:
-            raise type(error)(f"{path}: {error}") from None
-        target.parent.mkdir(parents=True, exist_ok=True)
-        write_image(target, image)
+            raise type(error)(f"{called(path)}: {error}") from None
+        if target == STANDARD:
+            write_outcome(target, as_png(image))
+        else:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_image(target, image)
         height, width = image.shape[:2]
         return {"source": str(path), "file": str(target), "width": width, "height": height, "codec": name}
 
@@ -74,8 +82,14 @@ def decode(
 
     if is_one_file(output, PICTURE_SUFFIXES - LOSSLESS):
         raise ConfigError(f"-o {output}: pictures are written without further loss; name a .png, or a folder")
-    pairs, folder = targets(find_bitstreams(files), output, ".png", LOSSLESS, skip)
-    run_all(work, to_do(pairs, folder, force, skip), "decoding", jobs, line, as_json)
+    found = find_bitstreams(files)
+    if output == STANDARD:
+        check_pipe(len(found), as_json, skip)
+        wanted = [(found[0][0], output)]
+    else:
+        pairs, folder = targets(found, output, ".png", LOSSLESS, skip)
+        wanted = to_do(pairs, folder, force, skip)
+    run_all(work, wanted, "decoding", jobs, line, as_json)
 
 
 def parse_region(text: str) -> tuple[int, int, int, int]:

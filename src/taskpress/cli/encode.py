@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +12,23 @@ from taskpress.cli.batch import Jobs, Row, run_all, targets
 from taskpress.cli.measuring import AsJson, Device, Precision, TileSide, checked_device
 from taskpress.cli.outcomes import Force, Skip, to_do
 from taskpress.cli.refining import Refine, RefineLambda, RefineRecognizer, refinements
+from taskpress.cli.standard import STANDARD, called, check_pipe, standard_input, write_outcome
 from taskpress.coding.bitstream import MAX_SIDE
-from taskpress.coding.files import atomic_write
 
 
 def encode(
     codec: Annotated[str, typer.Argument(help="A shipped codec's name or a codec file.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Pictures; folders are walked.")],
+    images: Annotated[
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Pictures, or folders of them; -: standard input."),
+    ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for the .tpc files; or, of one picture, its name.")
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Folder for the .tpc files; or, of one picture, its name, or - for standard output.",
+        ),
     ],
     resize: Annotated[
         int | None,
@@ -42,12 +51,14 @@ def encode(
     Of folders, hidden files and what is no picture by its name are left out. --skip
     codes anew what was changed since; else it knows a file by codec, size and tiles.
 
-    Example: taskpress encode coco-yolox-long-q1 photos -o coded --resize 416
+    Examples: taskpress encode coco-yolox-long-q1 photos -o coded --resize 416
+    camera | taskpress encode coco-yolox-long-q1 - -o - --resize 416 | send
     """
     from taskpress.cli.bitstreams import check_left_out
     from taskpress.coding.codec import Codec
-    from taskpress.coding.images import read_image, resize_long_side
+    from taskpress.coding.images import resize_long_side
     from taskpress.coding.picture_coding import check_tile
+    from taskpress.coding.picture_files import read_image, read_picture
     from taskpress.datasets.folder import find_pictures, other_files
 
     pairs = []
@@ -64,12 +75,13 @@ def encode(
     (refinement,) = refinements([model], [codec], refine, refine_lambda, refine_recognizer)
 
     def work(path: Path, target: Path) -> Row:
-        image = read_image(path)
+        image = (
+            read_picture(BytesIO(standard_input()), called(path)) if path == STANDARD else read_image(path)
+        )
         if resize is not None:
             image = resize_long_side(image, resize)
         data = model.encode(image, tile, refinement)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        atomic_write(target, data)
+        write_outcome(target, data)
         height, width = image.shape[:2]
         return {
             "source": str(path),
@@ -83,11 +95,15 @@ def encode(
     def line(row: Row) -> str:
         return f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp"
 
-    outcomes, folder = targets(pairs, output, ".tpc", (".tpc",), skip)
-    wanted = to_do(outcomes, folder, force, skip)
-    begun = set(wanted)
-    for source, target in (pair for pair in outcomes if pair not in begun):
-        check_left_out(target, model.fingerprint, source, resize, tile)
+    if output == STANDARD:
+        check_pipe(len(pairs), as_json, skip)
+        wanted = [(pairs[0][0], output)]
+    else:
+        outcomes, folder = targets(pairs, output, ".tpc", (".tpc",), skip)
+        wanted = to_do(outcomes, folder, force, skip)
+        begun = set(wanted)
+        for source, target in (pair for pair in outcomes if pair not in begun):
+            check_left_out(target, model.fingerprint, source, resize, tile)
     # Losses that sample draw from torch's one random state: pictures are refined one after another.
     at_once = jobs if refinement is None else 1
     run_all(work, wanted, "encoding", at_once, line, as_json)

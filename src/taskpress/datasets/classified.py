@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from taskpress.coding.images import read_image
+from taskpress.coding.picture_files import read_image
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.folder import find_pictures, holds
 from taskpress.detections import Category

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from taskpress.coding.images import read_image
+from taskpress.coding.picture_files import read_image
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.folder import holds
 from taskpress.detections import Category, Detections

@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 from taskpress.coding.files import files_below
-from taskpress.coding.images import read_image
+from taskpress.coding.picture_files import read_image
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category
 from taskpress.errors import DataError

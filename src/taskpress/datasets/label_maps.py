@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from taskpress.coding.images import DAMAGE, read_image
+from taskpress.coding.picture_files import DAMAGE, read_image
 from taskpress.datasets.dataset import Sample
 from taskpress.datasets.folder import find_pictures
 from taskpress.detections import Category
