@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from taskpress.datasets.run_lengths import run_lengths
 from taskpress.detections import Category, Detections
 from taskpress.evaluation.detection_metric import coco_metrics
 from taskpress.evaluation.matching import match, precisions
@@ -104,3 +105,50 @@ def test_a_mix_without_objects_has_no_ap() -> None:
     truth, predictions, ids = made_up(1)
     ap, ap50 = precisions(match(truth, predictions, ids, CATEGORIES), np.zeros((1, len(ids)), int))
     assert np.isnan(ap[0]) and np.isnan(ap50[0])
+
+
+def masked(
+    truth: dict[str, Any], predictions: list[Detections], ids: list[int]
+) -> tuple[dict[str, Any], list[list[dict[str, Any]]]]:
+    """Diamonds in the boxes of `made_up`: polygons, crowds as run lengths, uncompressed every other time."""
+    masks = []
+    for found in predictions:
+        planes = np.array([diamond(box) for box in found.boxes.tolist()]).reshape(-1, 100, 100)
+        masks.append(run_lengths(planes))
+    annotations = []
+    for number, one in enumerate(truth["annotations"]):
+        x, y, w, h = one["bbox"]
+        polygon = [x + w / 2, y, x + w, y + h / 2, x + w / 2, y + h, x, y + h / 2]
+        segmentation: Any = [polygon]
+        if one["iscrowd"]:
+            plane = diamond([x, y, x + w, y + h])
+            (segmentation,) = run_lengths(plane[None])
+            if number % 2:
+                edges = np.flatnonzero(np.diff(plane.T.ravel(), prepend=False, append=False))
+                runs = np.diff([0, *edges, plane.size]).tolist()
+                segmentation = {"size": [100, 100], "counts": runs}
+        annotations.append({**one, "segmentation": segmentation})
+    return {**truth, "annotations": annotations}, masks
+
+
+def diamond(box: list[float]) -> np.ndarray:
+    x0, y0, x1, y1 = box
+    ys, xs = np.mgrid[:100, :100] + 0.5
+    across, along = abs(xs - (x0 + x1) / 2) / (x1 - x0), abs(ys - (y0 + y1) / 2) / (y1 - y0)
+    return across + along <= 0.5
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_masks_are_matched_as_coco_matches_them(seed: int) -> None:
+    truth, predictions, ids = made_up(seed)
+    truth, masks = masked(truth, predictions, ids)
+    matches = match(truth, predictions, ids, CATEGORIES, masks)
+    wanted = coco_metrics(truth, predictions, ids, CATEGORIES, masks)
+    assert matches.accuracy == pytest.approx(wanted["ap"], abs=1e-9)
+    assert matches.accuracy != pytest.approx(match(truth, predictions, ids, CATEGORIES).accuracy)
+    kept = list(range(0, len(ids), 2))
+    some = [[one[i] for i in kept] for one in (predictions, ids, masks)]
+    row = np.zeros((1, len(ids)), int)
+    row[0, kept] = 1
+    of_some = coco_metrics(truth, some[0], some[1], CATEGORIES, some[2])
+    assert matches.accuracies(row)[0] == pytest.approx(of_some["ap"], abs=1e-9)

@@ -16,11 +16,12 @@ from taskpress.detections import Category, Detections, Instances
 from taskpress.errors import DataError
 from taskpress.evaluation.class_scores import ClassTruth
 from taskpress.evaluation.comparison import compare
+from taskpress.evaluation.matches import PixelMatches
 from taskpress.evaluation.object_scores import InstanceTruth, ObjectTruth
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result
 from taskpress.evaluation.same_categories import match_categories
-from taskpress.evaluation.semantic_scores import SemanticTruth, confusion, mean_iou
+from taskpress.evaluation.semantic_scores import SemanticTruth, confusion, pixel_matches
 from taskpress.targets import UNCOUNTED, ClassScores, SemanticMap, Target
 
 VOC = (Category(0, "__background__"), Category(1, "aeroplane"), Category(2, "bicycle"), Category(3, "sofa"))
@@ -52,11 +53,23 @@ def test_mean_iou_is_that_of_torchmetrics(classes: int) -> None:
     truths = torch.stack([maps(seed, classes) for seed in range(3)])
     truths[truths == classes - 1] = UNCOUNTED if classes > 2 else classes - 1  # one class is never there
     founds = torch.stack([maps(10 + seed, classes, uncounted=0) for seed in range(3)])
-    counts = sum(confusion(t, f, classes) for t, f in zip(truths, founds, strict=True))
-    assert isinstance(counts, torch.Tensor)
+    each = [pixel_matches(t, f, classes) for t, f in zip(truths, founds, strict=True)]
     by_class = jaccard(founds.long(), truths.long(), classes, average="none", ignore_index=UNCOUNTED)
     there = [k for k in range(classes) if (truths == k).any()]
-    assert mean_iou(counts) == pytest.approx(100 * by_class[there].mean().item())
+    assert PixelMatches.of_all(each).accuracy == pytest.approx(100 * by_class[there].mean().item())
+
+
+def test_a_mix_of_maps_is_those_maps_put_together() -> None:
+    truths, founds = [maps(seed) for seed in range(5)], [maps(10 + seed, uncounted=0.1) for seed in range(5)]
+    truths[4][:] = UNCOUNTED
+    matches = PixelMatches.of_all([pixel_matches(t, f, 4) for t, f in zip(truths, founds, strict=True)])
+    weights = np.array([[1, 0, 2, 3, 1], [0, 4, 0, 0, 0], [0, 0, 0, 0, 7]])
+    mixed = matches.accuracies(weights)
+    for row, accuracy in zip(weights[:2], mixed, strict=False):
+        taken = [index for index, count in enumerate(row) for _ in range(count)]
+        together = pixel_matches(*(torch.cat([one[i] for i in taken]) for one in (truths, founds)), 4)
+        assert accuracy == pytest.approx(together.accuracy)
+    assert np.isnan(mixed[2]), "nothing counts"
 
 
 def test_maps_are_scored_against_both_truths_in_the_recognizers_classes() -> None:
@@ -100,6 +113,10 @@ def test_top_1_counts_pictures() -> None:
         truth.learn(picture, ClassScores.of_class(taught, 3))
         judge.add(picture, ClassScores.of_class(seen, 3))
     assert judge.scores() == {"top1": pytest.approx(100 / 3), "teacher_top1": 75.0}
+    matches = judge.matches()
+    weights = np.array([[3, 1, 5, 0], [0, 0, 1, 0]])
+    np.testing.assert_allclose(matches["teacher_top1"].accuracies(weights), [800 / 9, 100])
+    np.testing.assert_allclose(matches["top1"].accuracies(weights), [75, np.nan])
 
 
 def random_instances(rng: np.random.Generator, count: int) -> Instances:
@@ -137,6 +154,8 @@ def test_mask_ap_is_pycocotools() -> None:
         judge.add(sample(None, number, (40, 50)), objects)
     scores = judge.scores()
     assert np.isnan(scores["mask_ap"]) and scores["teacher_mask_ap"] < scores["teacher_mask_ap50"]
+    assert judge.matches().keys() == {"teacher_ap", "teacher_mask_ap"}
+    assert all(found.accuracy == pytest.approx(scores[key]) for key, found in judge.matches().items())
 
     def entries(pictures: list[Instances]) -> list[dict]:
         return [

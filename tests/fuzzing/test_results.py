@@ -12,7 +12,8 @@ import pytest
 from taskpress.cli.compare import print_comparison
 from taskpress.errors import DataError
 from taskpress.evaluation import comparison as comparing
-from taskpress.evaluation.matching import Matches
+from taskpress.evaluation.matches import ClassMatches, PixelMatches
+from taskpress.evaluation.matching import ObjectMatches
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result
 from taskpress.evaluation.side_by_side import side_by_side
@@ -85,10 +86,13 @@ def test_twenty_thousand_results(tmp_path: Path) -> None:
 def test_damaged_matches(tmp_path: Path) -> None:
     """The archive beside a result: a DataError that names it, or the matches as they were."""
     counts = np.zeros(3, np.int32)
-    whole = Matches(2, counts, counts, np.ones(3, np.float32), counts, counts, counts[:2], counts[:2])
+    whole = ObjectMatches(2, counts, counts, np.ones(3, np.float32), counts, counts, counts[:2], counts[:2])
     path = tmp_path / "task-q1.json"
     written = Result.model_validate_json(result("task", 1))
-    written.matches = {"ap": whole}
+    pixels = PixelMatches(*np.arange(12, dtype=np.int64).reshape(3, 2, 2))
+    classes = ClassMatches(np.array([True, False]), np.array([True, True]))
+    matches = {"ap": whole, "miou": pixels, "top1": classes}
+    written.matches = matches
     written.write(path)
     archive = path.with_suffix(".matches.npz")
     good = archive.read_bytes()
@@ -100,7 +104,7 @@ def test_damaged_matches(tmp_path: Path) -> None:
             damaged[rng.randrange(len(damaged))] = rng.randrange(256)
         archive.write_bytes(damaged)
         try:
-            assert Result.read(path).matches == {"ap": whole}
+            assert Result.read(path).matches == matches
         except DataError as error:
             assert archive.name in str(error)
             refused += 1

@@ -51,7 +51,7 @@ def compare(
 
     BD-rate is the mean rate difference at equal accuracy, over the accuracies
     both curves reach; negative is fewer bits. Curves that do not overlap get no
-    number but the reason. In brackets, for box AP: where it lies with 95 % of other
+    number but the reason. In brackets: where it lies with 95 % of other
     pictures, by drawing these anew, with replacement, the same for all curves (where
     results have their NAME.matches.npz beside them), corrected for what draws are off.
 

@@ -22,6 +22,17 @@ def run_lengths(masks: NDArray[np.bool_]) -> list[RunLengths]:
     return [{**encoded, "counts": encoded["counts"].decode()} for encoded in coder.encode(planes)]
 
 
+def compressed(segmentation: Any, size: tuple[int, int]) -> RunLengths:
+    """An annotation's mask, polygons or run lengths, in a picture of `size` (height, width)."""
+    from faster_coco_eval import mask as coder
+
+    if isinstance(segmentation, list):
+        return coder.merge(coder.frPyObjects(segmentation, *size))
+    if isinstance(segmentation["counts"], list):
+        return coder.frPyObjects(segmentation, *size)
+    return dict(segmentation)
+
+
 def check_masks(annotated: Mapping[str, Any]) -> None:
     """DataError for a ground truth in which only some objects have a mask, or a mask is none of COCO's.
 

@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from taskpress.evaluation.bd_rate import Curve, bd_rate
-from taskpress.evaluation.matching import precisions
 from taskpress.evaluation.result import Result
 
 LEVEL = 0.95
@@ -49,7 +48,7 @@ def draws(images: int, count: int, seed: int = 0) -> NDArray[np.int64]:
 def sample(result: Result, metric: str, weights: NDArray) -> Sampled | None:
     """An operating point under the draws `weights` [R, images]; None where its matches were not kept.
 
-    metric: "ap" or "teacher_ap"
+    metric: a key of `evaluation.metrics`
     """
     matches = result.matches.get(metric)
     if matches is None:
@@ -57,7 +56,7 @@ def sample(result: Result, metric: str, weights: NDArray) -> Sampled | None:
     bits, pixels = np.array([(picture.bits, picture.pixels) for picture in result.pictures], np.float64).T
     # Memory goes with draws times detections: of thousands of pictures, few draws at a time.
     blocks = np.array_split(weights, -(-len(weights) // BLOCK))
-    accuracies = np.concatenate([precisions(matches, block)[0] for block in blocks])
+    accuracies = np.concatenate([matches.accuracies(block) for block in blocks])
     return Sampled((weights @ bits) / (weights @ pixels), accuracies)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+
+import numpy as np
 
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category, Detections
 from taskpress.errors import DataError
-from taskpress.evaluation.matching import Matches
+from taskpress.evaluation.matches import ClassMatches, Matches
 from taskpress.evaluation.same_categories import match_categories
 from taskpress.targets import ClassScores
 
@@ -35,24 +36,28 @@ class ClassJudge:
 
     def __init__(self, truth: ClassTruth) -> None:
         self.truth = truth
-        self.right: list[bool] = []
-        self.agreed: list[bool] = []
+        self.found: list[int] = []
+        self.annotated: list[int | None] = []
 
     def add(self, sample: Sample, found: ClassScores) -> None:
-        self.agreed.append(found.best == self.truth.called[len(self.agreed)])
+        wanted = None
         if sample.annotations is not None:
             if not isinstance(sample.annotations, ClassScores):
                 raise DataError(f"{sample.name}: is annotated with objects, not with a class: leave them out")
             wanted = self.truth.matched[sample.annotations.best]
-            if wanted is not None:
-                self.right.append(found.best == wanted)
+        self.annotated.append(wanted)
+        self.found.append(found.best)
 
     def matches(self) -> dict[str, Matches]:
-        return {}
+        known: dict[str, Sequence[int | None]] = {
+            "top1": self.annotated,
+            "teacher_top1": self.truth.called[: len(self.found)],
+        }
+        return {key: self._held_against(wanted) for key, wanted in known.items()}
+
+    def _held_against(self, wanted: Sequence[int | None]) -> ClassMatches:
+        right = [one == found for one, found in zip(wanted, self.found, strict=True)]
+        return ClassMatches(np.array(right, bool), np.array([one is not None for one in wanted], bool))
 
     def scores(self) -> dict[str, float]:
-        return {"top1": _percent(self.right), "teacher_top1": _percent(self.agreed)}
-
-
-def _percent(outcomes: list[bool]) -> float:
-    return 100 * sum(outcomes) / len(outcomes) if outcomes else math.nan
+        return {key: found.accuracy for key, found in self.matches().items()}

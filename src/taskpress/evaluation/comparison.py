@@ -182,7 +182,7 @@ def _intervals(comparison: Comparison, resamples: int) -> dict[str, Any]:
     order = {picture.id: place for place, picture in enumerate(any_result.pictures)}
     of_rates: dict[str, dict[str, Interval]] = {}
     of_accuracies: dict[str, dict[str, list[Interval | None]]] = {}
-    for metric in ("ap", "teacher_ap"):
+    for metric in (one.key for one in comparison.metrics):
         sampled = {
             id(result): sample(result, metric, weights[:, [order[one.id] for one in result.pictures]])
             for result in tracked(

@@ -7,14 +7,16 @@ and class), for boxes of all sizes; `precisions` of all pictures once is the AP 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from taskpress.datasets.run_lengths import RunLengths, compressed
 from taskpress.detections import Category, Detections
 from taskpress.evaluation.detection_metric import shared_category_ids
+from taskpress.evaluation.matches import Matches
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0.0, 1.0, 101)
@@ -23,7 +25,7 @@ _BITS = (1 << np.arange(len(THRESHOLDS))).astype(np.uint16)
 
 
 @dataclass(frozen=True, eq=False)
-class Matches:
+class ObjectMatches(Matches):
     """What became of the detections of one coder.
 
     images:   how many pictures were scored
@@ -44,26 +46,13 @@ class Matches:
     truth_image: NDArray[np.int32]
     truth_category: NDArray[np.int16]
 
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Matches):
-            return NotImplemented
-        ours, theirs = self.arrays(), other.arrays()
-        return all(np.array_equal(ours[name], theirs[name]) for name in ours)
-
-    def arrays(self) -> dict[str, NDArray]:
-        """Everything as plain arrays, for a file without pickle."""
-        return {field.name: np.asarray(getattr(self, field.name)) for field in fields(self)}
-
     @property
-    def ap(self) -> float:
-        """AP of all pictures, each taken once, 0 ... 100; NaN without an object."""
-        return float(precisions(self, np.ones((1, self.images), np.int64))[0][0])
+    def pictures(self) -> int:
+        return int(self.images)
 
-    @classmethod
-    def from_arrays(cls, arrays: Mapping[str, NDArray]) -> Matches:
-        """The inverse of `arrays`. Raises KeyError where one is missing."""
-        columns = {field.name: arrays[field.name] for field in fields(cls) if field.name != "images"}
-        return cls(images=int(arrays["images"]), **columns)
+    def accuracies(self, weights: NDArray[np.integer]) -> NDArray:
+        """AP, over IoU thresholds; NaN for a mix without an object."""
+        return precisions(self, weights)[0]
 
 
 def match(
@@ -71,7 +60,8 @@ def match(
     predictions: Sequence[Detections],
     image_ids: Sequence[int],
     categories: Sequence[Category],
-) -> Matches:
+    masks: Sequence[Sequence[RunLengths]] | None = None,
+) -> ObjectMatches:
     """Matches detections to COCO ground truth; arguments and errors as those of `coco_metrics`."""
     scored = {id_: index for index, id_ in enumerate(shared_category_ids(ground_truth, categories))}
     positions = {image_id: index for index, image_id in enumerate(image_ids)}
@@ -80,6 +70,7 @@ def match(
         image, category = positions.get(annotation["image_id"]), scored.get(annotation["category_id"])
         if image is not None and category is not None:
             objects.setdefault((image, category), []).append(annotation)
+    sizes = {image["id"]: (image["height"], image["width"]) for image in ground_truth["images"]}
     of_label = np.array([scored.get(category.id, -1) for category in categories])
 
     image_parts, category_parts, score_parts, hit_parts, ignored_parts = [], [], [], [], []
@@ -91,7 +82,14 @@ def match(
         for category in np.unique(own[own >= 0]).tolist():
             chosen = np.flatnonzero(own == category)
             chosen = chosen[np.argsort(-scores[chosen], kind="stable")][:MOST]
-            hit, ignored = _match_one(boxes[chosen], objects.get((image, category), []))
+            known = sorted(objects.get((image, category), ()), key=_is_crowd)
+            if masks is None:
+                overlaps = _overlaps(boxes[chosen], known)
+            else:
+                overlaps = _mask_overlaps(
+                    [masks[image][i] for i in chosen.tolist()], known, sizes[image_ids[image]]
+                )
+            hit, ignored = _match_one(overlaps, np.array([_is_crowd(one) for one in known], bool))
             image_parts.append(np.full(len(chosen), image, np.int32))
             category_parts.append(np.full(len(chosen), category, np.int16))
             score_parts.append(scores[chosen])
@@ -99,7 +97,7 @@ def match(
             ignored_parts.append(ignored)
     counted = [key for key, found in objects.items() for one in found if not one.get("iscrowd", 0)]
     truth = np.array(counted, np.int64).reshape(-1, 2)
-    return Matches(
+    return ObjectMatches(
         len(image_ids),
         np.concatenate([np.zeros(0, np.int32), *image_parts]),
         np.concatenate([np.zeros(0, np.int16), *category_parts]),
@@ -111,7 +109,7 @@ def match(
     )
 
 
-def precisions(matches: Matches, weights: NDArray[np.integer]) -> tuple[NDArray, NDArray]:
+def precisions(matches: ObjectMatches, weights: NDArray[np.integer]) -> tuple[NDArray, NDArray]:
     """(AP, AP50), each [R] in 0 ... 100, of R mixes of the pictures.
 
     weights: [R, images], how often each picture is taken; NaN comes back for a mix without an object.
@@ -138,16 +136,18 @@ def precisions(matches: Matches, weights: NDArray[np.integer]) -> tuple[NDArray,
     return ap, ap50
 
 
-def _match_one(boxes: NDArray, objects: Sequence[Mapping[str, Any]]) -> tuple[NDArray, NDArray]:
-    """Fate bits of the detections (best first) of one category in one picture."""
-    hit, ignored = np.zeros(len(boxes), np.uint16), np.zeros(len(boxes), np.uint16)
-    if not objects:
-        return hit, ignored
-    objects = sorted(objects, key=lambda one: int(one.get("iscrowd", 0)))
-    crowd = np.array([int(one.get("iscrowd", 0)) for one in objects], bool)
-    overlaps = _overlaps(boxes, np.array([one["bbox"] for one in objects], np.float64), crowd)
+def _is_crowd(annotation: Mapping[str, Any]) -> bool:
+    return bool(annotation.get("iscrowd", 0))
+
+
+def _match_one(overlaps: NDArray, crowd: NDArray[np.bool_]) -> tuple[NDArray, NDArray]:
+    """Fate bits of the detections (best first) of one category in one picture.
+
+    overlaps: [D, G] with its objects, crowds last; crowd: [G]
+    """
+    hit, ignored = np.zeros(len(overlaps), np.uint16), np.zeros(len(overlaps), np.uint16)
     for bit, threshold in zip(_BITS, THRESHOLDS, strict=True):
-        free = np.ones(len(objects), bool)
+        free = np.ones(len(crowd), bool)
         for detection, row in enumerate(overlaps):
             # Objects go before crowds; of equal overlaps the last wins: so does pycocotools.
             for kind in (~crowd, crowd):
@@ -160,13 +160,27 @@ def _match_one(boxes: NDArray, objects: Sequence[Mapping[str, Any]]) -> tuple[ND
     return hit, ignored
 
 
-def _overlaps(boxes: NDArray, objects: NDArray, crowd: NDArray[np.bool_]) -> NDArray:
-    """[D, G] IoU of boxes (x0 y0 x1 y1) and objects (x y w h); with crowds, over the detection's area."""
+def _overlaps(boxes: NDArray, annotations: Sequence[Mapping[str, Any]]) -> NDArray:
+    """[D, G] IoU of boxes (x0 y0 x1 y1) and annotations (x y w h); with crowds, over the detection's area."""
+    objects = np.array([one["bbox"] for one in annotations], np.float64).reshape(-1, 4)
+    crowd = np.array([_is_crowd(one) for one in annotations], bool)
     corners = np.minimum(boxes[:, None, 2:], objects[:, :2] + objects[:, 2:])
     common = (corners - np.maximum(boxes[:, None, :2], objects[:, :2])).clip(0).prod(2)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)[:, None]
     union = np.where(crowd, areas, areas + objects[:, 2:].prod(1) - common)
     return common / np.maximum(union, 1e-300)
+
+
+def _mask_overlaps(
+    masks: Sequence[RunLengths], annotations: Sequence[Mapping[str, Any]], size: tuple[int, int]
+) -> NDArray:
+    """[D, G], as `_overlaps`, of masks at the size (height, width) of the annotated picture."""
+    from faster_coco_eval import mask as coder
+
+    if not (masks and annotations):
+        return np.zeros((len(masks), len(annotations)))
+    objects = [compressed(one["segmentation"], size) for one in annotations]
+    return np.asarray(coder.iou(list(masks), objects, [int(_is_crowd(one)) for one in annotations]))
 
 
 def _precision(taken: NDArray, hit: NDArray, ignored: NDArray, objects: NDArray) -> NDArray:

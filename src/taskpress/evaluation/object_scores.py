@@ -20,7 +20,8 @@ from taskpress.evaluation.detection_metric import (
     shared_category_ids,
     teacher_ground_truth,
 )
-from taskpress.evaluation.matching import Matches, match
+from taskpress.evaluation.matches import Matches
+from taskpress.evaluation.matching import match
 
 KEPT = ("ap", "ap50")
 NOTHING = dict.fromkeys(METRICS, math.nan)
@@ -139,10 +140,7 @@ class InstanceJudge(ObjectJudge):
 
     def scores(self) -> dict[str, float]:
         truth, scores = self.truth, super().scores()
-        known = {"mask_": truth.annotated, "teacher_mask_": truth.teacher()}
-        if truth.annotated and not any(a.get("segmentation") for a in truth.annotated["annotations"]):
-            known["mask_"] = None
-        for prefix, objects in known.items():
+        for prefix, objects in self._masked().items():
             of_masks = (
                 coco_metrics(objects, self.found, truth.ids, truth.categories, self.masks)
                 if objects
@@ -150,3 +148,18 @@ class InstanceJudge(ObjectJudge):
             )
             scores |= {f"{prefix}{key}": of_masks[key] for key in KEPT}
         return scores
+
+    def matches(self) -> dict[str, Matches]:
+        truth = self.truth
+        return super().matches() | {
+            f"{prefix}ap": match(objects, self.found, truth.ids, truth.categories, self.masks)
+            for prefix, objects in self._masked().items()
+            if objects
+        }
+
+    def _masked(self) -> dict[str, Mapping[str, Any] | None]:
+        """What masks are scored against, by the beginning of the score's key."""
+        annotated = self.truth.annotated
+        if annotated and not any(one.get("segmentation") for one in annotated["annotations"]):
+            annotated = None
+        return {"mask_": annotated, "teacher_mask_": self.truth.teacher()}

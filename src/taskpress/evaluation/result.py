@@ -16,7 +16,8 @@ from taskpress.coding.files import atomic_write
 from taskpress.errors import DataError
 from taskpress.evaluation.encoder_size import EncoderSize
 from taskpress.evaluation.fidelity import Fidelity
-from taskpress.evaluation.matching import Matches
+from taskpress.evaluation.matches import ClassMatches, Matches, PixelMatches
+from taskpress.evaluation.matching import ObjectMatches
 from taskpress.evaluation.stored import LAMBDA, Stored, StoredFile
 from taskpress.targets import Task
 
@@ -129,7 +130,7 @@ class Result(StoredFile):
 
     @property
     def matches(self) -> dict[str, Matches]:
-        """The fate of every detection, by `ap` and `teacher_ap`, for bootstrap intervals.
+        """What predictions matched, by the keys of scores, for bootstrap intervals.
 
         Kept in a file of its own, NAME.matches.npz beside NAME.json; empty where that is missing.
         """
@@ -210,14 +211,15 @@ class Result(StoredFile):
         path = Path(path)
         result = super().read(path)
         result.matches = _read_matches(_matches_path(path))
-        if any(found.images != len(result.pictures) for found in result.matches.values()):
+        if any(found.pictures != len(result.pictures) for found in result.matches.values()):
             raise DataError(f"{_matches_path(path)}: is of other pictures than {path.name}; remove it")
         for key, found in result.matches.items():
             stated = result.scores.get(key)
-            if stated is not None and abs(found.ap - stated) > 0.01:
+            if stated is not None and abs(found.accuracy - stated) > 0.01:
                 raise DataError(
-                    f"{_matches_path(path)}: makes {key} {found.ap:.2f} where {path.name} says {stated:.2f}, "
-                    "so it is of another measurement; remove it to do without intervals, or measure anew"
+                    f"{_matches_path(path)}: makes {key} {found.accuracy:.2f} where {path.name} says "
+                    f"{stated:.2f}, so it is of another measurement; remove it to do without intervals, or "
+                    "measure anew"
                 )
         return result
 
@@ -233,7 +235,7 @@ def _read_matches(path: Path) -> dict[str, Matches]:
         with np.load(path, allow_pickle=False) as stored:
             names = {name.partition(".")[0] for name in stored.files}
             return {
-                key: Matches.from_arrays(
+                key: _of_any_kind(
                     {n.partition(".")[2]: stored[n] for n in stored.files if n.startswith(f"{key}.")}
                 )
                 for key in sorted(names)
@@ -241,3 +243,10 @@ def _read_matches(path: Path) -> dict[str, Matches]:
     # RuntimeError: a flag in the archive that says it were encrypted, or packed as zipfile does not know.
     except (OSError, EOFError, ValueError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: damaged ({error}); remove it to do without intervals") from None
+
+
+def _of_any_kind(arrays: dict[str, np.ndarray]) -> Matches:
+    for kind in (ObjectMatches, PixelMatches, ClassMatches):
+        if set(kind.names()) == arrays.keys():
+            return kind.from_arrays(arrays)
+    raise KeyError(f"no matches: {', '.join(arrays)}")

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from taskpress.datasets.dataset import Dataset, Sample
 from taskpress.detections import Detections
-from taskpress.evaluation.matching import Matches
+from taskpress.evaluation.matches import Matches
 from taskpress.recognition.protocol import Recognizer
 from taskpress.targets import Task
 
@@ -24,7 +24,7 @@ class Judge(Protocol):
         ...
 
     def matches(self) -> dict[str, Matches]:
-        """What bootstrap intervals are made of, by the keys of box AP; empty for tasks without boxes."""
+        """What bootstrap intervals are made of, by the keys of scores."""
         ...
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from taskpress.datasets.dataset import Sample
 from taskpress.detections import Category, Detections
 from taskpress.errors import DataError
-from taskpress.evaluation.matching import Matches
+from taskpress.evaluation.matches import Matches, PixelMatches
 from taskpress.evaluation.same_categories import match_categories
 from taskpress.targets import UNCOUNTED, SemanticMap
 
@@ -29,21 +29,11 @@ def confusion(truth: Tensor, found: Tensor, classes: int) -> Tensor:
     return torch.bincount(cells, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
 
 
-def mean_iou(counts: Tensor) -> float:
-    """mIoU of a `confusion`, 0 … 100: over all counted pixels of all pictures together,
-
-        IoU_k = pixels that are k and were called k / pixels that are k or were called k,
-
-    averaged over the classes that the truth has. A class it does not have counts through the pixels that it
-    takes from others. NaN where no pixel counts.
-    """
-    right = counts.diagonal().double()
-    real = counts.sum(dim=1).double()
-    called = counts[:, : len(counts)].sum(dim=0).double()
-    there = real > 0
-    if not there.any():
-        return math.nan
-    return float(100 * (right / (real + called - right))[there].mean())
+def pixel_matches(truth: Tensor, found: Tensor, classes: int) -> PixelMatches:
+    """Of one picture's maps, as `confusion` takes them."""
+    counts = confusion(truth, found, classes)
+    sums = counts.diagonal(), counts.sum(1), counts[:, :classes].sum(0)
+    return PixelMatches(*(one.numpy()[None] for one in sums))
 
 
 class SemanticTruth:
@@ -77,23 +67,26 @@ class SemanticJudge:
 
     def __init__(self, truth: SemanticTruth) -> None:
         self.truth = truth
-        self.pictures = 0
-        self.annotated, self.teacher = torch.zeros(2, truth.classes, truth.classes + 1, dtype=torch.int64)
+        self.annotated: list[PixelMatches] = []
+        self.teacher: list[PixelMatches] = []
 
     def add(self, sample: Sample, found: SemanticMap) -> None:
         truth = self.truth
-        self.teacher += confusion(truth.maps[self.pictures], found.labels, truth.classes)
-        self.pictures += 1
+        learned = truth.maps[len(self.teacher)]
+        annotated = torch.full_like(learned, UNCOUNTED)
         if sample.annotations is not None:
             if not isinstance(sample.annotations, SemanticMap):
                 raise DataError(
                     f"{sample.name}: is annotated with objects, not with a map of classes: leave them out"
                 )
             annotated = truth.translation[sample.annotations.labels.long()]
-            self.annotated += confusion(annotated, found.labels, truth.classes)
+        self.teacher.append(pixel_matches(learned, found.labels, truth.classes))
+        self.annotated.append(pixel_matches(annotated, found.labels, truth.classes))
 
     def matches(self) -> dict[str, Matches]:
-        return {}
+        known = {"miou": self.annotated, "teacher_miou": self.teacher}
+        return {key: PixelMatches.of_all(found) for key, found in known.items() if found}
 
     def scores(self) -> dict[str, float]:
-        return {"miou": mean_iou(self.annotated), "teacher_miou": mean_iou(self.teacher)}
+        found = self.matches()
+        return {key: found[key].accuracy if key in found else math.nan for key in ("miou", "teacher_miou")}
