@@ -18,8 +18,13 @@ from taskpress.coding.codec import Codec
 class Binary(io.TextIOWrapper):
     """A standard stream as programs have it in a pipe."""
 
+    terminal = False
+
     def __init__(self, content: bytes = b"") -> None:
         super().__init__(io.BytesIO(content))
+
+    def isatty(self) -> bool:
+        return self.terminal
 
     @property
     def content(self) -> bytes:
@@ -97,6 +102,36 @@ def test_what_does_not_go_with_pipes(piped: Piped, codec_file: Path, pictures: P
 def test_a_terminal_gets_no_bytes(
     piped: Piped, codec_file: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Binary, "isatty", lambda self: True)
+    monkeypatch.setattr(Binary, "terminal", True)
     code, out, told = piped("encode", codec_file, pictures / "rgb.png", "-o", "-")
     assert (code, out) == (2, b"") and "is a terminal" in told
+
+
+def test_nothing_is_awaited_from_a_terminal(
+    piped: Piped, codec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Binary, "terminal", True)
+    code, _, told = piped("encode", codec_file, "-", "-o", tmp_path / "a.tpc")
+    assert code == 2 and "nothing is sent to standard input" in told
+    assert not (tmp_path / "a.tpc").exists()
+
+
+def test_who_reads_may_have_ended(
+    piped: Piped, codec_file: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Closed(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(Binary, "buffer", Closed())
+    code, _, told = piped("encode", codec_file, pictures / "rgb.png", "-o", "-")
+    assert code == 1 and "taskpress: standard output cannot be written (Broken pipe)" in told
+
+
+def test_a_folder_of_that_name_is_no_pipe(
+    piped: Piped, codec_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "-").mkdir()
+    monkeypatch.chdir(tmp_path)
+    code, _, told = piped("encode", codec_file, "-", "-o", "a.tpc")
+    assert code == 1 and "standard input: is empty" in told

@@ -18,7 +18,7 @@ from taskpress.evaluation.bootstrap import Sampled, mean_curve
 from taskpress.evaluation.comparison import Comparison, compare
 from taskpress.evaluation.rate_accuracy import trained_as
 from taskpress.evaluation.rd_figure import rd_figure
-from taskpress.evaluation.result import Result, TrainedAs
+from taskpress.evaluation.result import RefinedAs, Result, TrainedAs
 from taskpress.evaluation.seeds import repeats
 
 from .conftest import call, data_options
@@ -191,3 +191,10 @@ def test_the_card_tells_the_seed_through_the_command_line(world: Path) -> None:
     assert (written["curve"], written["training"]) == ("task", training)
     outcome = call("compare", world / "results", "-o", world / "out")
     assert "(2 seeds)" in outcome.stdout and " ± " in outcome.stdout
+
+
+def test_older_files_have_another_name_for_lambda() -> None:
+    assert TrainedAs.model_validate({"seed": 1, "rate": 0.5}) == TrainedAs(seed=1, lmbda=0.5)
+    refined = {"steps": 30, "learning_rate": 0.08}
+    assert RefinedAs.model_validate({**refined, "rate": 0.1}) == RefinedAs(**refined, lmbda=0.1)
+    assert "rate" not in TrainedAs(seed=1, lmbda=0.5).model_dump()

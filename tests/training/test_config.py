@@ -92,6 +92,16 @@ def test_a_wrong_setting_is_named_in_one_line(tmp_path: Path, setting: str, name
         assert name in message
 
 
+def test_a_preset_of_before_says_what_is_called_otherwise(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(MINIMAL.replace("lambdas:", "rates:"))
+    with pytest.raises(ConfigError, match="`rates` is called `lambdas`"):
+        load_preset(str(path))
+    path.write_text(MINIMAL)
+    with pytest.raises(ConfigError, match=r"unknown key `optimizer.rate`.*learning_rate"):
+        load_preset(str(path), ["optimizer.rate=0.1"])
+
+
 def test_an_unknown_preset_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match="did you mean scenes"):
         load_preset("scene")

@@ -99,14 +99,14 @@ def test_loss_is_equation_1(
     batch: Batch, estimate: Estimate, config: ObjectiveConfig, task: float, alpha: float, mse: float
 ) -> None:
     config = config.model_copy(update={"alpha": alpha, "mse": mse})
-    rate = 0.7
-    terms = Objective(config, rate, [Weighted(Known())])(batch, estimate, {0: Constant()} if alpha else {})
+    lmbda = 0.7
+    terms = Objective(config, lmbda, [Weighted(Known())])(batch, estimate, {0: Constant()} if alpha else {})
     aux = 2 * 16 * 0.125 + 0.5
     assert terms["rate"].item() == pytest.approx(0.4)
     assert terms["task"].item() == pytest.approx(task)
     squared = 0.25**2
     assert terms["loss"].item() == pytest.approx(
-        rate * (task + alpha * aux + mse * 255**2 * squared) + 0.4, rel=1e-5
+        lmbda * (task + alpha * aux + mse * 255**2 * squared) + 0.4, rel=1e-5
     )
     assert ("aux" in terms) == bool(alpha)
     parts = sum(value.item() for name, value in terms.items() if name.startswith("task/"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -51,6 +53,20 @@ def test_codec_and_branch_are_those_of_the_training(trained: Path) -> None:
     stored = torch.load(trained / "aux-q1" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     for key, value in found.branch.state_dict().items():
         assert torch.equal(value, stored[f"branches.0.{key}"])
+
+
+def test_a_checkpoint_of_before_is_read_as_ever(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "aux-q1"
+    shutil.copytree(trained / "aux-q1", folder)
+    last = folder / "checkpoints" / "last.ckpt"
+    content = torch.load(last, weights_only=True)
+    content["state_dict"] = {
+        re.sub(r"^branches\.0\.", "branch.", key): value for key, value in content["state_dict"].items()
+    }
+    assert any(key.startswith("branch.") for key in content["state_dict"])
+    torch.save(content, last)
+    found, wanted = restore(folder).branch.state_dict(), restore(trained / "aux-q1").branch.state_dict()
+    assert found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in found)
 
 
 def test_the_command_scores_it_and_draws_it(trained: Path, tmp_path: Path) -> None:

@@ -131,7 +131,8 @@ def run_all(
         for row in done:
             typer.echo(printable(line(row)), err=pairs[0][1] == STANDARD)
     for path, message in sorted(failures.items()):
-        text = message if called(path) in message else f"{called(path)}: {message}"
+        told = called(path) in message or message.startswith("standard output")
+        text = message if told else f"{called(path)}: {message}"
         typer.echo(f"taskpress: {printable(text)}", err=True)
     if failures:
         if len(pairs) > 1:

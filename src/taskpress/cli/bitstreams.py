@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from taskpress.cli.standard import STANDARD
 from taskpress.coding.bitstream import MAGIC, unpack
 from taskpress.coding.files import files_below
 from taskpress.coding.grid import Box
@@ -17,7 +18,7 @@ def find_bitstreams(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     """(file, name relative to the output folder) of files given and of every .tpc below folders given."""
     found = []
     for path in paths:
-        if path.is_dir():
+        if path != STANDARD and path.is_dir():
             inside = files_below(path, {".tpc"})
             if not inside:
                 raise BitstreamError(f"{path}: holds no .tpc file")

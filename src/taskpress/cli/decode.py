@@ -61,7 +61,7 @@ def decode(
     box = None if region is None else parse_region(region)
 
     def work(path: Path, target: Path) -> Row:
-        data = standard_input() if path == STANDARD else read_bitstream(path)
+        data = piped if path == STANDARD else read_bitstream(path)
         try:
             name, codec = finder.find(data)
             image = codec.decode(data, as_="numpy", region=box)
@@ -75,7 +75,8 @@ def decode(
             target.parent.mkdir(parents=True, exist_ok=True)
             write_image(target, image)
         height, width = image.shape[:2]
-        return {"source": str(path), "file": str(target), "width": width, "height": height, "codec": name}
+        written = called(target, "standard output")
+        return {"source": called(path), "file": written, "width": width, "height": height, "codec": name}
 
     def line(row: Row) -> str:
         return f"{row['file']}  {row['width']}x{row['height']}  {row['codec']}"
@@ -89,6 +90,7 @@ def decode(
     else:
         pairs, folder = targets(found, output, ".png", LOSSLESS, skip)
         wanted = to_do(pairs, folder, force, skip)
+    piped = standard_input() if any(path == STANDARD for path, _ in wanted) else b""
     run_all(work, wanted, "decoding", jobs, line, as_json)
 
 

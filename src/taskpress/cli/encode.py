@@ -63,7 +63,7 @@ def encode(
 
     pairs = []
     for path in images:
-        if path.is_dir():
+        if path != STANDARD and path.is_dir():
             pairs += [(file, file.relative_to(path)) for file in find_pictures(path)]
             if others := other_files(path):
                 kinds = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in others.items())
@@ -75,17 +75,15 @@ def encode(
     (refinement,) = refinements([model], [codec], refine, refine_lambda, refine_recognizer)
 
     def work(path: Path, target: Path) -> Row:
-        image = (
-            read_picture(BytesIO(standard_input()), called(path)) if path == STANDARD else read_image(path)
-        )
+        image = read_picture(BytesIO(piped), called(path)) if path == STANDARD else read_image(path)
         if resize is not None:
             image = resize_long_side(image, resize)
         data = model.encode(image, tile, refinement)
         write_outcome(target, data)
         height, width = image.shape[:2]
         return {
-            "source": str(path),
-            "file": str(target),
+            "source": called(path),
+            "file": called(target, "standard output"),
             "width": width,
             "height": height,
             "bytes": len(data),
@@ -104,6 +102,7 @@ def encode(
         begun = set(wanted)
         for source, target in (pair for pair in outcomes if pair not in begun):
             check_left_out(target, model.fingerprint, source, resize, tile)
+    piped = standard_input() if any(path == STANDARD for path, _ in wanted) else b""
     # Losses that sample draw from torch's one random state: pictures are refined one after another.
     at_once = jobs if refinement is None else 1
     run_all(work, wanted, "encoding", at_once, line, as_json)

@@ -28,8 +28,10 @@ def info(
     from taskpress.cli.bitstreams import is_bitstream
     from taskpress.coding.checkpoints import shipped_names
     from taskpress.datasets.folder import PICTURE_SUFFIXES
-    from taskpress.errors import CodecError
+    from taskpress.errors import CodecError, ConfigError
 
+    if file == "-":
+        raise ConfigError("-: standard input is not looked into; give a file, or a codec's name")
     if not file:
         facts: dict[str, object] = {"shipped codecs": shipped_names()}
     elif is_bitstream(Path(file)):

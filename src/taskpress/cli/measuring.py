@@ -178,7 +178,12 @@ def open_dataset(
                 f"{len(recognizer.categories)} apart; list them in the order of its classes"
             )
         renamed: Any = recognizer
-        renamed.categories = tuple(named)
+        try:
+            renamed.categories = tuple(named)
+        except AttributeError:
+            raise ConfigError(
+                f"--categories {categories}: those of {recognizer.name} cannot be set; it has to know them"
+            ) from None
     return CocoImages(images, annotations)
 
 

@@ -20,7 +20,7 @@ CONVERTED_MODES = ("RGB", "L", "1", "P", "PA", "RGBA", "LA", "RGBX", "RGBa", "La
 # One way to match whatever there is: what could be matched in several would be tried in all of them.
 PPM_HEADER = re.compile(rb"P[2356](?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+\d+(?:\s|#[^\n]*\n)+(\d{1,5})")
 HEAD = 2**16
-"""Bytes at the beginning of a file that tell its depth; a file is never held as a whole beside its pixels."""
+"""Bytes at the beginning of a file that tell its depth; it is not read as a whole beside its pixels."""
 ROWS = 256
 # What Pillow's readers raise on damaged files.
 DAMAGE = (
@@ -160,7 +160,7 @@ def from_pil(image: Image.Image, name: str = "image") -> np.ndarray:
     if _orientation(image, name) != 1:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        warnings.warn(f"{name}: alpha is dropped", stacklevel=3)
+        warnings.warn(f"{name}: alpha is dropped", stacklevel=4)
     if image.mode in ("P", "PA") or "transparency" in image.info:
         # Through RGBA: Pillow's direct way would treat the transparent colour differently per mode.
         image = image.convert("RGBA")
@@ -174,7 +174,7 @@ def _orientation(image: Image.Image, name: str) -> int:
     try:
         orientation: int = image.getexif().get(ExifTags.Base.Orientation, 1)
     except DAMAGE as error:
-        warnings.warn(f"{name}: its EXIF cannot be read ({error}); it is taken as upright", stacklevel=4)
+        warnings.warn(f"{name}: its EXIF cannot be read ({error}); it is taken as upright", stacklevel=5)
         return 1
     return orientation
 

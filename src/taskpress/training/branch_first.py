@@ -37,7 +37,8 @@ class BranchTraining(lightning.LightningModule):
         first = training.config.objective.auxiliary_first
         assert first is not None
         self.config, self.steps, self.learning_rate = training.config, first.steps, first.learning_rate
-        self.placed, self.branches = training.placed_branches, training.branches
+        self.placed = training.placed_branches
+        self.branches = torch.nn.ModuleList(self.placed.values())
         # Not children: neither trained nor in a checkpoint.
         self._fixed: tuple[Codec, Objective] = (training.codec, training.objective)
 

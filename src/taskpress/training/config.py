@@ -186,7 +186,8 @@ class RunConfig(Section):
     @property
     def weights(self) -> list[float]:
         """Of each recognizer's losses, the first one first."""
-        return [self.recognizer_weight, *(one.weight for one in self.further)]
+        first = [] if self.recognizer is None else [self.recognizer_weight]
+        return [*first, *(one.weight for one in self.further)]
 
     @property
     def branches(self) -> list[BranchName | None]:
@@ -282,6 +283,8 @@ class Preset(Section):
         return short if short == arm or short not in self.arms else arm.replace("+", "-")
 
     def _arm(self, arm: str, changes: dict[str, Any]) -> tuple[ObjectiveConfig, list[float]]:
+        if "rates" in changes:
+            raise ConfigError(f"arms.{arm}: `rates` is called `{FORMER_NAMES['rates']}`")
         merged = {**self.objective.model_dump(), **{k: v for k, v in changes.items() if k != "lambdas"}}
         try:
             lambdas = TypeAdapter(Lambdas).validate_python(changes.get("lambdas", self.lambdas))

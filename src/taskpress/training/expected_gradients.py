@@ -23,7 +23,7 @@ def signals(restored: Restored, batches: int = 128) -> Signals:
     """
     config, codec = restored.config, restored.codec.train()
     recognizer = restored.recognizer
-    objective = Objective.of(config, [recognizer])
+    objective = Objective.of(config.model_copy(update={"further": []}), [recognizer])
     teacher = None if labels_crops(config.objective, recognizer) else Teacher(recognizer)
     stream = StepStream(open_sources(config.data.sources), config.data, config.seed, [teacher])
     encoder = list(codec.model.g_a.parameters())

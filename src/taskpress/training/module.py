@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -50,6 +50,18 @@ class CodecTraining(lightning.LightningModule):
     def placed_branches(self) -> dict[int, AuxiliaryBranch]:
         """The branches, by the place of their recognizer: 0 for the first."""
         return {int(place): branch for place, branch in self.branches.items()}  # type: ignore[misc]
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **kwargs: Any) -> Any:
+        """Also of earlier versions' checkpoints, in which the first recognizer's branch stood apart."""
+        further = (place for place in self.branches if place != "0")
+        former = {f"further_branches.{k}.": f"branches.{place}." for k, place in enumerate(further)}
+        former["branch."] = "branches.0."
+
+        def todays(name: str) -> str:
+            begins = next((one for one in former if name.startswith(one)), "")
+            return former.get(begins, "") + name.removeprefix(begins)
+
+        return super().load_state_dict({todays(k): v for k, v in state_dict.items()}, *args, **kwargs)
 
     def on_fit_start(self) -> None:
         self.objective.to(self.device)

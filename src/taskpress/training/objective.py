@@ -66,8 +66,8 @@ class Objective:
 
     @classmethod
     def of(cls, config: RunConfig, recognizers: Sequence[Recognizer]) -> Objective:
-        """That of a training, its first recognizer or all of them opened."""
-        weighted = [Weighted(*pair) for pair in zip(recognizers, config.weights, strict=False)]
+        """That of a training, its recognizers opened."""
+        weighted = [Weighted(*pair) for pair in zip(recognizers, config.weights, strict=True)]
         return cls(config.objective, config.lmbda, weighted)
 
     def to(self, device: torch.device) -> None:

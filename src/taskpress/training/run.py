@@ -186,8 +186,7 @@ def _card(config: RunConfig, steps: int, began_with: Any, provenance: dict[str, 
 
 
 def labelling(config: RunConfig, teachers: Sequence[Teacher]) -> Sequence[Teacher | None]:
-    """Who labels whole pictures; None in place of who does not: where nothing is labelled, or
-    crops are, by the objective."""
+    """Who labels whole pictures; None in place of who does not: where nothing is labelled, or crops are."""
     objective = config.objective
     needed = objective.needs_labels
     return [one if needed and not labels_crops(objective, one.recognizer) else None for one in teachers]

@@ -18,14 +18,17 @@ class Section(BaseModel):
 
 def explain(error: ValidationError) -> str:
     """What is wrong first, in one line: the field, and for a misspelt one the nearest that exists."""
+    for one in error.errors():
+        *parents, field = one["loc"] or ("",)
+        todays = FORMER_NAMES.get(str(field), "")
+        if one["type"] == "extra_forbidden" and todays in _fields_at(parents, error.title):
+            return f"`{'.'.join(map(str, one['loc']))}` is called `{todays}`"
     first = error.errors()[0]
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] != "extra_forbidden":
         message = first["msg"].removeprefix("Value error, ")
         return f"`{where}`: {message}" if where else message
     *parents, field = first["loc"]
-    if field in FORMER_NAMES:
-        return f"`{where}` is called `{FORMER_NAMES[str(field)]}`"
     return f"unknown key `{where}`; {suggestion(str(field), _fields_at(parents, error.title))}"
 
 
