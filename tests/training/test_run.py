@@ -175,12 +175,13 @@ def test_worker_processes_change_nothing_but_who_reads(trained: Path, tmp_path: 
     assert all(torch.equal(value, whole[key]) for key, value in weights(codec).items())
 
 
-def test_a_rehearsal_is_trained_on(trained: Path, tmp_path: Path) -> None:
+def test_a_rehearsal_is_trained_on(trained: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     for limit in (4, None):
         (codec,) = run.train_experiment(preset(), tmp_path, only=["aux-q1"], limit_steps=limit)
         assert Codec.load(codec).card["steps"] == (limit or STEPS)
     whole = weights(trained / "codecs" / "tiny-aux-q1.safetensors")
     assert all(torch.equal(value, whole[key]) for key, value in weights(codec).items())
+    assert not any("not empty" in str(warning.message) for warning in recwarn)
 
 
 def test_arms_of_a_rehearsed_start_begin_anew(tmp_path: Path) -> None:

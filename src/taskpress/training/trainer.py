@@ -17,6 +17,14 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from taskpress.errors import ConfigError
 from taskpress.training.config import TrainerConfig
 
+NEEDLESS = (
+    # The crops' module serves trainings of branches, too, which hold nothing out.
+    "You passed in a `val_dataloader` but have no `validation_step`",
+    # Of a training that is resumed.
+    "Checkpoint directory .* exists and is not empty",
+)
+"""Warnings of Lightning that a user can do nothing about."""
+
 
 def build_trainer(
     settings: TrainerConfig,
@@ -36,8 +44,8 @@ def build_trainer(
     """
     # Lightning announces devices, sanity of loggers and tips; what a user needs is in the progress bar.
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    # The crops' module serves trainings of branches, too, which hold nothing out.
-    warnings.filterwarnings("ignore", "You passed in a `val_dataloader` but have no `validation_step`")
+    for needless in NEEDLESS:
+        warnings.filterwarnings("ignore", needless)
     logs: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     if folder is not None:
         # Opening a log deletes an older one of the same name, so every attempt has its own.
