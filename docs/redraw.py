@@ -5,6 +5,7 @@
     docs/results/NAME-transfer/      of the same codecs by another recognizer → the same; the table holds both
     docs/results/NAME-shares.json    of allocation over a set       → figures/NAME-shares.png
     docs/results/NAME-gradients.json of gradients                   → figures/NAME-gradients.png
+    docs/results/NAME-signal.json    of gradient-signal             → figures/NAME-signal.png
 
 Nothing is trained or measured and no data is needed. The two figures that show a picture, the bit allocation
 of a scene and what refining makes of it, are made of shipped codecs, the shipped recognizer and the generator
@@ -29,6 +30,7 @@ from taskpress.evaluation.allocation import allocate
 from taskpress.evaluation.allocation_figure import Drawn, allocation_figure
 from taskpress.evaluation.comparison import compare, find_results
 from taskpress.evaluation.detections_figure import Found, detections_figure, judged
+from taskpress.evaluation.gradient_signal import GradientSignals, signal_figure
 from taskpress.evaluation.gradients import Gradients, gradients_figure
 from taskpress.evaluation.rd_figure import rd_figure
 from taskpress.evaluation.result import Result
@@ -68,6 +70,8 @@ def redraw(results: Path, output: Path, bootstrap: int = DRAWS) -> list[Path]:
         written[figures / f"{path.stem}.png"] = shares_figure(Shares.read(path))
     for path in sorted(results.glob("*-gradients.json")):
         written[figures / f"{path.stem}.png"] = gradients_figure(Gradients.read(path))
+    for path in sorted(results.glob("*-signal.json")):
+        written[figures / f"{path.stem}.png"] = signal_figure(GradientSignals.read(path))
     written[figures / "scenes-allocation.png"] = _allocation()
     written[figures / "scenes-refined.png"] = _refined()
     for path, content in written.items():
