@@ -12,7 +12,8 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.standard import STANDARD, called
+from taskpress.cli.outcomes import to_do
+from taskpress.cli.standard import STANDARD, called, check_pipe
 from taskpress.errors import ConfigError, TaskPressError
 
 Row = dict[str, object]
@@ -53,6 +54,24 @@ def targets(
             raise ConfigError(f"{path} and {taken[target]} would both become {target}; code them apart")
         taken[target] = path
     return [(path, target) for target, path in taken.items()], output
+
+
+def planned(
+    inputs: Sequence[tuple[Path, Path]],
+    output: Path,
+    suffix: str,
+    kinds: Collection[str],
+    force: bool,
+    skip: bool,
+    as_json: bool,
+) -> tuple[list[tuple[Path, Path]], list[tuple[Path, Path]]]:
+    """All `targets`, and those that are to be written (`to_do`); of -o -, standard output alone."""
+    if output == STANDARD:
+        check_pipe(len(inputs), as_json, skip)
+        alone = [(inputs[0][0], STANDARD)]
+        return alone, alone
+    outcomes, folder = targets(inputs, output, suffix, kinds, skip)
+    return outcomes, to_do(outcomes, folder, force, skip)
 
 
 def is_one_file(output: Path, kinds: Collection[str]) -> bool:

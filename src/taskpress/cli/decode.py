@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Jobs, Row, is_one_file, run_all, targets
+from taskpress.cli.batch import Jobs, Row, is_one_file, planned, run_all
 from taskpress.cli.measuring import AsJson, Device, Precision, checked_device
-from taskpress.cli.outcomes import Force, Skip, to_do
-from taskpress.cli.standard import STANDARD, called, check_pipe, standard_input, write_outcome
+from taskpress.cli.outcomes import Force, Skip
+from taskpress.cli.standard import STANDARD, called, piped, write_outcome
 from taskpress.errors import ConfigError, TaskPressError, UnknownCodecError
 
 LOSSLESS = frozenset({".png", ".tif", ".tiff", ".bmp", ".ppm"})
@@ -19,7 +19,7 @@ LOSSLESS = frozenset({".png", ".tif", ".tiff", ".bmp", ".ppm"})
 def decode(
     files: Annotated[
         list[Path],
-        typer.Argument(metavar="FILE...", help=".tpc files; folders are walked; - is standard input."),
+        typer.Argument(metavar="FILE...", help=".tpc files; or folders of them; -: standard input."),
     ],
     output: Annotated[
         Path,
@@ -61,7 +61,7 @@ def decode(
     box = None if region is None else parse_region(region)
 
     def work(path: Path, target: Path) -> Row:
-        data = piped if path == STANDARD else read_bitstream(path)
+        data = given if path == STANDARD else read_bitstream(path)
         try:
             name, codec = finder.find(data)
             image = codec.decode(data, as_="numpy", region=box)
@@ -83,14 +83,8 @@ def decode(
 
     if is_one_file(output, PICTURE_SUFFIXES - LOSSLESS):
         raise ConfigError(f"-o {output}: pictures are written without further loss; name a .png, or a folder")
-    found = find_bitstreams(files)
-    if output == STANDARD:
-        check_pipe(len(found), as_json, skip)
-        wanted = [(found[0][0], output)]
-    else:
-        pairs, folder = targets(found, output, ".png", LOSSLESS, skip)
-        wanted = to_do(pairs, folder, force, skip)
-    piped = standard_input() if any(path == STANDARD for path, _ in wanted) else b""
+    _, wanted = planned(find_bitstreams(files), output, ".png", LOSSLESS, force, skip, as_json)
+    given = piped(wanted)
     run_all(work, wanted, "decoding", jobs, line, as_json)
 
 

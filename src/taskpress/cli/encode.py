@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
-from taskpress.cli.batch import Jobs, Row, run_all, targets
+from taskpress.cli.batch import Jobs, Row, planned, run_all
 from taskpress.cli.measuring import AsJson, Device, Precision, TileSide, checked_device
-from taskpress.cli.outcomes import Force, Skip, to_do
+from taskpress.cli.outcomes import Force, Skip
 from taskpress.cli.refining import Refine, RefineLambda, RefineRecognizer, refinements
-from taskpress.cli.standard import STANDARD, called, check_pipe, standard_input, write_outcome
+from taskpress.cli.standard import STANDARD, called, piped, write_outcome
 from taskpress.coding.bitstream import MAX_SIDE
 
 
@@ -27,7 +27,7 @@ def encode(
         typer.Option(
             "-o",
             "--output",
-            help="Folder for the .tpc files; or, of one picture, its name, or - for standard output.",
+            help="Folder for the .tpc files; or, of one picture, its name; -: standard output.",
         ),
     ],
     resize: Annotated[
@@ -75,7 +75,7 @@ def encode(
     (refinement,) = refinements([model], [codec], refine, refine_lambda, refine_recognizer)
 
     def work(path: Path, target: Path) -> Row:
-        image = read_picture(BytesIO(piped), called(path)) if path == STANDARD else read_image(path)
+        image = read_picture(BytesIO(given), called(path)) if path == STANDARD else read_image(path)
         if resize is not None:
             image = resize_long_side(image, resize)
         data = model.encode(image, tile, refinement)
@@ -93,16 +93,11 @@ def encode(
     def line(row: Row) -> str:
         return f"{row['file']}  {row['width']}x{row['height']}  {row['bytes']} bytes  {row['bpp']:.3f} bpp"
 
-    if output == STANDARD:
-        check_pipe(len(pairs), as_json, skip)
-        wanted = [(pairs[0][0], output)]
-    else:
-        outcomes, folder = targets(pairs, output, ".tpc", (".tpc",), skip)
-        wanted = to_do(outcomes, folder, force, skip)
-        begun = set(wanted)
-        for source, target in (pair for pair in outcomes if pair not in begun):
-            check_left_out(target, model.fingerprint, source, resize, tile)
-    piped = standard_input() if any(path == STANDARD for path, _ in wanted) else b""
+    outcomes, wanted = planned(pairs, output, ".tpc", (".tpc",), force, skip, as_json)
+    begun = set(wanted)
+    for source, target in (pair for pair in outcomes if pair not in begun):
+        check_left_out(target, model.fingerprint, source, resize, tile)
+    given = piped(wanted)
     # Losses that sample draw from torch's one random state: pictures are refined one after another.
     at_once = jobs if refinement is None else 1
     run_all(work, wanted, "encoding", at_once, line, as_json)

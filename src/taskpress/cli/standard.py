@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from taskpress.coding.files import atomic_write
@@ -17,8 +18,11 @@ def called(path: Path, stream: str = "standard input") -> str:
     return stream if path == STANDARD else str(path)
 
 
-def standard_input() -> bytes:
-    """All of it. ConfigError where nothing sends any."""
+def piped(pairs: Sequence[tuple[Path, Path]]) -> bytes:
+    """All of standard input where one of the (file, outcome) pairs reads it; ConfigError where nothing sends
+    any. To be read before threads begin: in one it would not be interrupted."""
+    if all(path != STANDARD for path, _ in pairs):
+        return b""
     if sys.stdin is None or sys.stdin.isatty():
         raise ConfigError("-: nothing is sent to standard input; name a file, or send one: … - < FILE")
     return sys.stdin.buffer.read()

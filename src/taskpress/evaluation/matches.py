@@ -86,7 +86,7 @@ class PixelMatches(Matches):
 
 @dataclass(frozen=True, eq=False)
 class ClassMatches(Matches):
-    """right, counted: [pictures] bool; whether the class of each is the true one, and whether it has one."""
+    """counted: [pictures] bool, whether each has a true class; right: whether it was called by that."""
 
     right: NDArray[np.bool_]
     counted: NDArray[np.bool_]
@@ -98,4 +98,4 @@ class ClassMatches(Matches):
     def accuracies(self, weights: NDArray[np.integer]) -> NDArray:
         """Top-1 accuracy: the share of right ones among those that count."""
         with np.errstate(invalid="ignore"):
-            return 100 * (weights @ (self.right & self.counted)) / (weights @ self.counted)
+            return 100 * (weights @ self.right) / (weights @ self.counted)

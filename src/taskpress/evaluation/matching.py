@@ -146,6 +146,8 @@ def _match_one(overlaps: NDArray, crowd: NDArray[np.bool_]) -> tuple[NDArray, ND
     overlaps: [D, G] with its objects, crowds last; crowd: [G]
     """
     hit, ignored = np.zeros(len(overlaps), np.uint16), np.zeros(len(overlaps), np.uint16)
+    if not len(crowd):
+        return hit, ignored
     for bit, threshold in zip(_BITS, THRESHOLDS, strict=True):
         free = np.ones(len(crowd), bool)
         for detection, row in enumerate(overlaps):
