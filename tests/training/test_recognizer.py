@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from taskpress.errors import ConfigError, RecognizerError
 from taskpress.recognition import faster_rcnn
@@ -55,6 +57,30 @@ def test_another_runs_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "checkpoint.pt").write_bytes(b"nonsense")
     with pytest.raises(ConfigError, match="no checkpoint"):
         train(one, tmp_path)
+
+
+def test_a_deeper_recognizer_is_trained_and_read_as_deep(tmp_path: Path) -> None:
+    settings = RecognizerTraining(steps=1, batch=1, deeper=2, precision="bfloat16")
+    model = train(settings, tmp_path)
+    export(model, settings, tmp_path, "taskpress train-recognizer -o RUN", images=1)
+    file = tmp_path / "scenes-recognizer.safetensors"
+    read = load_recognizer(f"scenes:{file}").model.state_dict()
+    assert read.keys() == model.state_dict().keys() > training.slim_rcnn(1).state_dict().keys()
+    for key, value in model.state_dict().items():
+        torch.testing.assert_close(read[key], value, rtol=1e-3, atol=1e-5)
+
+    with safe_open(file, "pt") as weights:
+        state, about = {key: weights.get_tensor(key) for key in weights.keys()}, weights.metadata()  # noqa: SIM118
+    for lie in ("1000000000", "0", "1", "deep"):
+        save_file(state, file, about | {"deeper": lie})
+        with pytest.raises(RecognizerError, match=r"scenes-recognizer\.safetensors: no recognizer of scenes"):
+            load_recognizer(f"scenes:{file}")
+
+
+def test_an_unknown_precision_makes_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"'float8'.*float32 or bfloat16"):
+        train(RecognizerTraining(precision="float8"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_exported_file_is_the_trained_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,12 @@ def train_recognizer(
     steps: Annotated[int, typer.Option(min=1, help="Optimizer steps.")] = 2100,
     batch: Annotated[int, typer.Option(min=1, help="Scenes in a step.")] = 8,
     seed: Annotated[int, typer.Option(help="Of the initial weights and of what is sampled.")] = 0,
+    deeper: Annotated[
+        int, typer.Option(min=1, max=32, help="Times as many residual blocks: 8 is 101 layers deep.")
+    ] = 1,
+    precision: Annotated[
+        str, typer.Option(help="float32, or bfloat16 where the processor has it.")
+    ] = "float32",
     images: Annotated[int, typer.Option(min=1, help="Held-out scenes it is tested on.")] = 300,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the card as JSON.")] = False,
@@ -31,7 +37,7 @@ def train_recognizer(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    settings = RecognizerTraining(steps=steps, batch=batch, seed=seed)
+    settings = RecognizerTraining(steps=steps, batch=batch, seed=seed, deeper=deeper, precision=precision)
     model = train(settings, output)
     card = export(model, settings, output, command_line(), images)
     if as_json:

@@ -21,6 +21,7 @@ from taskpress.recognition.frozen_detector import PSEUDO_LABEL_THRESHOLD
 from taskpress.recognition.torchvision_detector import TorchvisionDetector
 
 SCENES_WEIGHTS = "scenes-recognizer.safetensors"
+UNREADABLE = (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError, RecognizerError)
 
 
 class FasterRCNN(TorchvisionDetector):
@@ -114,10 +115,11 @@ def load_scenes_recognizer(
     file = trained or resources.files("taskpress").joinpath("weights", SCENES_WEIGHTS)
     try:
         with resources.as_file(file) as path, safe_open(path, framework="pt") as weights:
-            categories = [Category(**category) for category in json.loads(weights.metadata()["categories"])]
-            model = slim_rcnn(len(categories))
+            about = weights.metadata()
+            categories = [Category(**category) for category in json.loads(about["categories"])]
+            model = slim_rcnn(len(categories), deeper=int(about.get("deeper", 1)))
             model.load_state_dict({key: weights.get_tensor(key) for key in weights.keys()})  # noqa: SIM118
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+    except UNREADABLE as error:
         what = "no recognizer of scenes" if trained else "the shipped scenes recognizer is missing or damaged"
         remedy = "" if trained else "install taskpress anew, or "
         raise RecognizerError(f"{file}: {what}; {remedy}make it with `taskpress train-recognizer`") from error

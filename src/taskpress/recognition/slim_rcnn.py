@@ -17,8 +17,11 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
+from taskpress.errors import RecognizerError
+
 WIDTHS = (24, 48, 80, 144, 192)
 DEPTHS = (1, 2, 2, 1)
+DEEPEST = 32
 PYRAMID, HIDDEN = 64, 256
 ANCHORS = ((22, 32), (46, 66), (94, 134))
 IMAGE_SIZE = 256
@@ -42,15 +45,18 @@ class Residual(nn.Module):
 
 
 class SlimBackbone(nn.Module):
-    """[B, 3, H, W] to an ordered dict of [B, 64, H/8, W/8], [B, 64, H/16, W/16], [B, 64, H/32, W/32]."""
+    """[B, 3, H, W] to an ordered dict of [B, 64, H/8, W/8], [B, 64, H/16, W/16], [B, 64, H/32, W/32].
+
+    deeper:  how many times as many residual blocks; the longest way has 17 convolutions with 1, 101 with 8
+    """
 
     out_channels = PYRAMID
 
-    def __init__(self) -> None:
+    def __init__(self, deeper: int = 1) -> None:
         super().__init__()
         self.stem = _halve(3, WIDTHS[0])
         self.stages = nn.ModuleList(
-            nn.Sequential(_halve(wide, wider), *[Residual(wider) for _ in range(depth)])
+            nn.Sequential(_halve(wide, wider), *[Residual(wider) for _ in range(deeper * depth)])
             for wide, wider, depth in zip(WIDTHS[:-1], WIDTHS[1:], DEPTHS, strict=True)
         )
         self.pyramid = FeaturePyramidNetwork(list(WIDTHS[2:]), PYRAMID)
@@ -73,12 +79,16 @@ def _halve(channels: int, width: int) -> nn.Sequential:
     )
 
 
-def slim_rcnn(classes: int, image_size: int = IMAGE_SIZE) -> TorchvisionFasterRCNN:
+def slim_rcnn(classes: int, image_size: int = IMAGE_SIZE, deeper: int = 1) -> TorchvisionFasterRCNN:
     """An untrained slim Faster R-CNN for `classes` classes beside background, initialized from torch's seed.
+
+    `deeper` as in `SlimBackbone`, 1 … 32. RecognizerError beyond that.
 
     Images of `image_size` pixels square pass unscaled; others are scaled to that short side.
     """
-    backbone = SlimBackbone()
+    if not 1 <= deeper <= DEEPEST:
+        raise RecognizerError(f"a slim Faster R-CNN {deeper} times as deep: give 1 … {DEEPEST}")
+    backbone = SlimBackbone(deeper)
     levels = ["0", "1", "2"]
     anchors = AnchorGenerator(ANCHORS, ((1.0,),) * len(levels))
     pool = MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2, canonical_scale=112, canonical_level=4)

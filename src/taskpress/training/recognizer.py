@@ -31,6 +31,7 @@ from taskpress.recognition.slim_rcnn import slim_rcnn
 
 CHECKPOINT, LOG = "checkpoint.pt", "log.csv"
 LOSSES = ("loss_objectness", "loss_rpn_box_reg", "loss_classifier", "loss_box_reg")
+MIXED = {"float32": False, "bfloat16": True}
 VERSIONS = ("numpy", "pillow", "torch", "torchvision")
 
 
@@ -44,6 +45,8 @@ class RecognizerTraining:
     weight_decay, clip: AdamW's decay; largest gradient norm
     seed:           initial weights and sampling of proposals
     save_every:     steps between checkpoints
+    deeper:         how many times as many residual blocks as the shipped one has (`SlimBackbone`)
+    precision:      float32, or bfloat16 for what is multiplied in forward and backward passes
     """
 
     steps: int = 2100
@@ -54,17 +57,22 @@ class RecognizerTraining:
     clip: float = 5.0
     seed: int = 0
     save_every: int = 100
+    deeper: int = 1
+    precision: str = "float32"
 
 
 def train(settings: RecognizerTraining, run: Path) -> TorchvisionFasterRCNN:
     """Trains, or goes on from the checkpoint in folder `run`; returns the model in inference mode.
 
     The folder receives `checkpoint.pt` and `log.csv` (a row a step: the losses). Raises ConfigError when
-    the folder holds a run with other settings.
+    the folder holds a run with other settings, or for an unknown precision.
     """
+    if settings.precision not in MIXED:
+        raise ConfigError(f"there is no precision {settings.precision!r} here; choose {' or '.join(MIXED)}")
     run.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(settings.seed)
-    model = slim_rcnn(len(CATEGORIES))
+    model = slim_rcnn(len(CATEGORIES), deeper=settings.deeper)
+    mixed = torch.autocast("cpu", torch.bfloat16, enabled=MIXED[settings.precision])
     optimizer = torch.optim.AdamW(
         model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
     )
@@ -87,7 +95,8 @@ def train(settings: RecognizerTraining, run: Path) -> TorchvisionFasterRCNN:
             log.writeheader()
         for step in tracked(range(start, settings.steps), "training the recognizer"):
             images, targets = next(batches)
-            losses: dict[str, Tensor] = model(images, targets)
+            with mixed:
+                losses: dict[str, Tensor] = model(images, targets)
             optimizer.zero_grad(set_to_none=True)
             torch.stack(list(losses.values())).sum().backward()
             nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
@@ -121,7 +130,7 @@ def export(
     state = {
         key: value.half() if value.is_floating_point() else value for key, value in model.state_dict().items()
     }
-    shipped = slim_rcnn(len(CATEGORIES))
+    shipped = slim_rcnn(len(CATEGORIES), deeper=settings.deeper)
     shipped.load_state_dict(state)
     figures = evaluate(FasterRCNN(shipped, "scenes", CATEGORIES), images)
     card = {
@@ -138,7 +147,8 @@ def export(
         "versions": {"python": platform.python_version()} | {name: version(name) for name in VERSIONS},
     }
     categories = json.dumps([category._asdict() for category in CATEGORIES])
-    atomic_write(folder / SCENES_WEIGHTS, save(state, {"format": "pt", "categories": categories}))
+    about = {"format": "pt", "categories": categories, "deeper": str(settings.deeper)}
+    atomic_write(folder / SCENES_WEIGHTS, save(state, about))
     text = json.dumps(card, indent=2, ensure_ascii=False) + "\n"
     atomic_write((folder / SCENES_WEIGHTS).with_suffix(".json"), text.encode())
     return card
@@ -178,7 +188,7 @@ def _resume(path: Path, settings: RecognizerTraining, *parts: Any) -> tuple[int,
         state = torch.load(path, weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
         raise ConfigError(f"{path}: no checkpoint of a recognizer; choose another folder") from error
-    if state["settings"] != asdict(settings):
+    if asdict(RecognizerTraining()) | state["settings"] != asdict(settings):
         raise ConfigError(f"{path}: a run with other settings ({state['settings']}); choose another folder")
     for part, saved in zip(parts, state["parts"], strict=True):
         part.load_state_dict(saved)
