@@ -15,6 +15,7 @@ from typing import Any
 from taskpress.errors import TaskPressError
 
 PREFIX = "python:"
+NAME = re.compile(rf"{PREFIX}(.+?\.py):(\w+)(?::(.+))?")
 
 
 @dataclass(frozen=True)
@@ -61,13 +62,19 @@ def is_own(spec: str) -> bool:
     return spec.startswith(PREFIX)
 
 
+def argument_of(spec: str) -> str | None:
+    """ARGUMENT of `python:FILE.py:CLASS:ARGUMENT`; None for names without, or of another form."""
+    parts = NAME.fullmatch(spec)
+    return None if parts is None else parts[3]
+
+
 def run_own(spec: str, error: type[TaskPressError]) -> OwnCode:
     """Finds the class that `spec`, which begins with `python:`, names, and runs its file if need be.
 
     Raises `error`, naming `spec` and what is amiss, for a name of another form, a file that is not there or
     cannot be run, and a class that is not in it.
     """
-    parts = re.fullmatch(rf"{PREFIX}(.+\.py):(\w+)(?::(.+))?", spec)
+    parts = NAME.fullmatch(spec)
     if parts is None:
         raise error(f"{spec}: write {PREFIX}FILE.py:CLASS or {PREFIX}FILE.py:CLASS:ARGUMENT")
     path, name, argument = Path(parts[1]), parts[2], parts[3]

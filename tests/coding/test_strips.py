@@ -13,7 +13,7 @@ from taskpress.coding import strips
 from taskpress.coding.codec import Codec
 from taskpress.coding.grid import Box
 from taskpress.coding.images import Picture, open_picture, to_tensor
-from taskpress.coding.streams import build_stream, in_strips
+from taskpress.coding.streams import build_stream, in_strips, reach_of
 from taskpress.coding.transforms import Transform, build_transforms
 
 ROUNDING = {"rtol": 1e-4, "atol": 1e-5}
@@ -45,9 +45,48 @@ def test_reach_is_how_far_a_transform_looks(codec: Codec) -> None:
     assert build_stream(model.g_a).scale == 1 / build_stream(model.g_s).scale == 1 / 16
 
 
-def test_an_unknown_layer_is_no_guess() -> None:
-    with pytest.raises(TypeError, match="Softmax"):
-        build_stream(nn.Sequential(nn.Conv2d(3, 3, 3), nn.Softmax()))
+class Doubling(nn.Conv2d):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Softmax(),
+        nn.Conv2d(4, 4, 3),
+        nn.Conv2d(4, 4, (3, 1), padding=(1, 0)),
+        nn.Conv2d(4, 4, 3, padding=2, dilation=2),
+        nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(4, 4, 3, padding="same"),
+        nn.ConvTranspose2d(4, 4, 5, stride=2, padding=2),
+        nn.BatchNorm2d(4),
+        Doubling(4, 4, 1),
+    ],
+    ids=repr,
+)
+def test_an_unknown_layer_is_no_guess(layer: nn.Module) -> None:
+    layers = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), layer)
+    assert reach_of(layers) is None
+    with pytest.raises(TypeError, match=type(layer).__name__):
+        build_stream(layers)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(4, 8, 5, 2, 2, groups=4),
+        nn.ConvTranspose2d(4, 6, 5, 2, 2, 1, groups=2),
+        nn.GELU(),
+        nn.PReLU(4),
+    ],
+    ids=repr,
+)
+def test_layers_of_other_codecs_stream(layer: nn.Module) -> None:
+    x = torch.rand(1, 4, 32, 8)
+    with torch.inference_mode():
+        layers = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), layer)
+        torch.testing.assert_close(torch.cat([*in_strips(layers, x.split(6, 2))], 2), layers(x))
 
 
 def test_strips_of_any_height_give_the_whole(codec: Codec) -> None:

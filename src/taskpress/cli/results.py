@@ -151,13 +151,14 @@ def _at_once(
     from rich.console import Console
     from rich.progress import Progress
 
+    from taskpress.coding.own_architecture import named_architectures
     from taskpress.coding.threads import cores
 
     context = multiprocessing.get_context("spawn")
     free: SimpleQueue[str] = context.SimpleQueue()
     for place in range(jobs):
         free.put(devices[place % len(devices)])
-    beginning = (asked, free, max(1, cores() // jobs))
+    beginning = (asked, free, max(1, cores() // jobs), named_architectures())
     with (
         Progress(console=Console(stderr=True), transient=True) as progress,
         ProcessPoolExecutor(jobs, context, _begin, beginning) as pool,
@@ -184,14 +185,19 @@ _here: tuple[Asked, str] | None = None
 """What a process measures with, and on which device."""
 
 
-def _begin(asked: Asked, free: SimpleQueue[str], threads: int) -> None:
+def _begin(asked: Asked, free: SimpleQueue[str], threads: int, architectures: Sequence[str]) -> None:
     global _here
     import torch
+
+    from taskpress.coding.own_architecture import name_architecture
 
     # An interrupt is said once, by the process that was called.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     warnings.showwarning = show_warning
     torch.set_num_threads(threads)
+    # Codecs arrive as objects of classes that are to be known here.
+    for architecture in architectures:
+        name_architecture(architecture)
     _here = asked, free.get()
 
 

@@ -20,7 +20,9 @@ from taskpress.coding.files import atomic_write
 from taskpress.coding.hyperprior import HyperpriorModel
 from taskpress.coding.models import ARCHITECTURES, SQUARE_ARCHITECTURES
 from taskpress.coding.named_allocators import build_allocator
+from taskpress.coding.own_architecture import build_own, name_architecture
 from taskpress.errors import CodecError, suggestion
+from taskpress.own_code import PREFIX, argument_of, is_own
 
 FORMAT = "taskpress-codec"
 FORMAT_VERSION = "1"
@@ -56,13 +58,16 @@ class Checkpoint(NamedTuple):
 
 def build_model(architecture: str, channels: int, latent_channels: int, origin: str) -> HyperpriorModel:
     """A model with fresh weights; CodecError, its message starting with `origin`, for what does not exist."""
-    if architecture not in ARCHITECTURES:
+    own = is_own(architecture)
+    if not own and architecture not in ARCHITECTURES:
         hint = suggestion(architecture, ARCHITECTURES)
         raise CodecError(f"{origin}: no architecture is named '{architecture}'; {hint}")
     if not 2 <= channels <= 4096 or not 2 <= latent_channels <= 4096:
         raise CodecError(f"{origin}: channels {channels}, {latent_channels} are not between 2 and 4096")
     if architecture in SQUARE_ARCHITECTURES and latent_channels != channels:
         raise CodecError(f"{origin}: {architecture} needs {channels} latent channels, not {latent_channels}")
+    if own:
+        return build_own(architecture, channels, latent_channels, origin)
     return ARCHITECTURES[architecture](channels, latent_channels)
 
 
@@ -167,10 +172,13 @@ def shipped_names() -> list[str]:
 
 
 def read_checkpoint(name: str | Path) -> Checkpoint:
-    """Reads a codec by shipped name or by path (.safetensors of ours, or a CompressAI checkpoint).
+    """Reads a codec by shipped name or by path (.safetensors of ours, or a CompressAI checkpoint), or by path
+    and the code of its architecture: `python:FILE.py:CLASS:PATH`.
 
     CodecError, in one line, for everything that is not one.
     """
+    if is_own(str(name)):
+        return _read_own(str(name))
     path = Path(name)
     if not os.path.isfile(path):  # noqa: PTH113 - False for names that no file can have, too
         shipped = SHIPPED / f"{name}.safetensors"
@@ -181,6 +189,17 @@ def read_checkpoint(name: str | Path) -> Checkpoint:
     if path.stat().st_size == 0:
         raise CodecError(f"{path}: is empty")
     return read_torch(path) if path.suffix in CHECKPOINT_SUFFIXES else read_codec(path)
+
+
+def _read_own(name: str) -> Checkpoint:
+    file = argument_of(name)
+    if file is None:
+        raise CodecError(f"{name}: names no codec; write {PREFIX}FILE.py:CLASS:CODEC.safetensors")
+    architecture = name_architecture(name.removesuffix(f":{file}"))
+    checkpoint = read_checkpoint(file)
+    if checkpoint.architecture != architecture:
+        raise CodecError(f"{file}: its architecture is {checkpoint.architecture}, not {architecture}")
+    return checkpoint
 
 
 def _missing(name: str, path: Path) -> str:

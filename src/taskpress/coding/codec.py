@@ -25,10 +25,11 @@ from taskpress.coding.cost import Cost, allocator_cost, model_cost
 from taskpress.coding.entropy_coding import CODING, EntropyCoder
 from taskpress.coding.entropy_models import add_noise, at_least_float32
 from taskpress.coding.estimate import Estimate, estimated
-from taskpress.coding.fingerprint import checksum, fingerprint
+from taskpress.coding.fingerprint import checksum, fingerprint, mark
 from taskpress.coding.hyperprior import HyperpriorModel, Output, Quantization
 from taskpress.coding.images import Source, checked_batch, in_range, open_picture, pad
 from taskpress.coding.named_allocators import build_allocator
+from taskpress.coding.own_architecture import name_architecture
 from taskpress.coding.picture_coding import PictureCoder
 from taskpress.coding.refinement import Refinement
 from taskpress.coding.transforms import build_transforms, check_precision
@@ -51,10 +52,10 @@ class Frozen(NamedTuple):
 class Codec(nn.Module):
     """An image codec: `encode` and `decode` for files, `estimate` for training.
 
-    `architecture` is one of "cheng2020-attention", "cheng2020-anchor", "joint-autoregressive",
-    "mean-scale-hyperprior"; `card` is a JSON-able description that travels with the weights. An `allocator`
-    is in codecs that say explicitly where bits go (allocation.py), and in no other. `precision`, "float32",
-    "bfloat16" or "auto", is what g_a and g_s compute in when files are coded (transforms.py).
+    `architecture` is a name of models.py, or "python:CLASS" for a class of one's own (own_architecture.py);
+    `card` is a JSON-able description that travels with the weights. An `allocator` is in codecs that say
+    explicitly where bits go (allocation.py), and in no other. `precision`, "float32", "bfloat16" or "auto",
+    is what g_a and g_s compute in when files are coded (transforms.py).
     """
 
     stride = 16
@@ -80,8 +81,10 @@ class Codec(nn.Module):
     ) -> "Codec":
         """A codec with random weights, in training mode; the global generator is left as it was.
 
-        `channels` is N; `latent_channels` is M and defaults to N. CodecError for an unknown architecture.
+        `channels` is N; `latent_channels` is M and defaults to N. CodecError for an unknown architecture. One
+        of one's own is named by its code, "python:FILE.py:CLASS", which is run.
         """
+        architecture = name_architecture(architecture)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             model = build_model(architecture, channels, latent_channels or channels, "codec").float()
@@ -104,8 +107,9 @@ class Codec(nn.Module):
     def load(cls, name: str | Path, precision: str = "float32") -> "Codec":
         """A codec in evaluation mode, by shipped name or path.
 
-        Paths are .safetensors files from `save`, or CompressAI checkpoints (.pth.tar, .pth, .pt) of the four
-        architectures. CodecError in one line for everything else, ConfigError for an unknown `precision`.
+        Paths are .safetensors files from `save` (`python:FILE.py:CLASS:PATH` where the architecture is a
+        class of one's own), or CompressAI checkpoints (.pth.tar, .pth, .pt) of the four architectures.
+        CodecError in one line for everything else, ConfigError for an unknown `precision`.
         """
         check_precision(precision)
         checkpoint = read_checkpoint(name)
@@ -315,15 +319,7 @@ class Codec(nn.Module):
             raise CodecError(
                 f"weights are {other.pop()}, not float32; use .float(), and `precision` or `half`"
             )
-        # In-place changes raise a tensor's version, moving or replacing it changes its address; what is done
-        # through `.data`, or to inference tensors, shows in the values alone.
-        marks = (
-            self.precision,
-            *(
-                (t.data_ptr(), t.device, t.dtype, 0 if t.is_inference() else t._version)
-                for t in state.values()
-            ),
-        )
+        marks = (self.precision, *map(mark, state.values()))
         frozen = self._frozen
         if frozen is None or frozen.marks != marks or frozen.checksum != checksum(state.values()):
             identity = (CODING, self.architecture, self.model.N, self.model.M)

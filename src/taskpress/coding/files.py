@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from taskpress.own_code import argument_of
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
@@ -60,5 +62,5 @@ def files_below(folder: Path, suffixes: Collection[str] | None = None) -> list[P
 
 
 def codec_name(source: str) -> str:
-    """What a codec is called: a shipped name as it is, a file's name without folder and suffix."""
-    return Path(source).name.removesuffix(".safetensors")
+    """What a codec is called: a shipped name as it is, a file's name without folder, suffix and code."""
+    return Path(argument_of(source) or source).name.removesuffix(".safetensors")

@@ -17,6 +17,13 @@ def fingerprint(identity: tuple[object, ...], weights: Mapping[str, Tensor]) -> 
     return digest.hexdigest()
 
 
+def mark(tensor: Tensor) -> tuple[object, ...]:
+    """What shows at once that a tensor is another: in-place changes raise its version, moving or replacing it
+    changes its address. What is done through `.data`, or to inference tensors, shows in the values alone."""
+    version = 0 if tensor.is_inference() else tensor._version
+    return tensor.data_ptr(), tensor.device, tensor.dtype, version
+
+
 def checksum(weights: Iterable[Tensor]) -> tuple[int, ...]:
     """A checksum of all values as they lie in memory: tells whether any has changed, sooner than a digest.
 

@@ -30,19 +30,35 @@ from taskpress.coding.layers import (
     ResidualUnit,
 )
 
+POINTWISE = (GDN, nn.LeakyReLU, nn.ReLU, nn.GELU, nn.SiLU, nn.PReLU, nn.Sigmoid, nn.Tanh, nn.Identity)
+KNOWN = (
+    *POINTWISE,
+    nn.Sequential,
+    nn.Conv2d,
+    nn.ConvTranspose2d,
+    nn.PixelShuffle,
+    ResidualUnit,
+    ResidualBlock,
+    ResidualBlockWithStride,
+    ResidualBlockUpsample,
+    AttentionBlock,
+)
 
-def in_strips(layers: nn.Sequential, strips: Iterable[Tensor]) -> Iterator[Tensor]:
+
+def in_strips(layers: nn.Module, strips: Iterable[Tensor]) -> Iterator[Tensor]:
     """The rows of `layers(x)`, some at a time, from those of x.
 
     strips  x [1, C, H, W] cut into strips of rows, none of them empty
     yields  tensors [1, C', some rows, W']: all rows of the outcome, in order
+
+    TypeError for several strips and a layer that `build_stream` does not know.
     """
     coming = iter(strips)
     strip, following = next(coming), next(coming, None)
     if following is None:
         yield layers(strip)
         return
-    streams = [build_stream(layer) for layer in layers]
+    streams = [build_stream(layer) for layer in (layers if type(layers) is nn.Sequential else (layers,))]
 
     def through(rows: Tensor | None, streams: Sequence[Stream]) -> Iterator[Tensor]:
         for stream in streams:
@@ -162,8 +178,8 @@ class Convolution(Stream):
             return None
         used = count * self.stride
         self.seen, self.skip = rest(seen, used), max(0, used - seen.shape[2])
-        padding = (0, self.kernel // 2)
-        return F.conv2d(seen, self.layer.weight, self.layer.bias, self.stride, padding)
+        padding, groups = (0, self.kernel // 2), self.layer.groups
+        return F.conv2d(seen, self.layer.weight, self.layer.bias, self.stride, padding, groups=groups)
 
 
 class TransposedConvolution(Stream):
@@ -203,8 +219,21 @@ def rest(rows: Tensor, used: int) -> Tensor | None:
     return rows[:, :, used:].clone() if used < rows.shape[2] else None
 
 
+def reach_of(layers: nn.Module) -> Fraction | None:
+    """`Stream.reach` of a transform; None where it has layers whose reach is not known."""
+    try:
+        return build_stream(layers).reach
+    except TypeError:
+        return None
+
+
 def build_stream(layer: nn.Module) -> Stream:
-    """A stream for a layer of g_a or g_s or a sequence of them; TypeError for a layer it does not know."""
+    """A stream for a layer of g_a or g_s or a sequence of them; TypeError for a layer it does not know.
+
+    What derives from a known layer is not known: it may do anything.
+    """
+    if type(layer) not in KNOWN or not _usual(layer):
+        raise TypeError(f"a {type(layer).__name__} like this cannot be worked on row by row")
     match layer:
         case nn.Sequential():
             return in_turn(*layer)
@@ -216,8 +245,6 @@ def build_stream(layer: nn.Module) -> Stream:
             return TransposedConvolution(layer)
         case nn.PixelShuffle():
             return Pointwise(layer, layer.upscale_factor)
-        case GDN() | nn.LeakyReLU() | nn.ReLU():
-            return Pointwise(layer)
         case ResidualUnit():
             return Chain(Sum(build_stream(layer.conv)), Pointwise(torch.relu_))
         case ResidualBlock():
@@ -230,7 +257,17 @@ def build_stream(layer: nn.Module) -> Stream:
             return Sum(main, build_stream(layer.upsample))
         case AttentionBlock():
             return Sum(Gate(build_stream(layer.conv_a), build_stream(layer.conv_b)))
-    raise TypeError(f"a {type(layer).__name__} cannot be worked on row by row")
+    return Pointwise(layer)
+
+
+def _usual(layer: nn.Module) -> bool:
+    """Whether a convolution is square, pads by zeros what keeps a picture's size, and leaves out nothing."""
+    if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+        return True
+    kernel, stride = layer.kernel_size[0], layer.stride[0]
+    sides = (layer.kernel_size, layer.stride, layer.padding, layer.dilation, layer.padding_mode)
+    square = ((kernel,) * 2, (stride,) * 2, (kernel // 2,) * 2, (1, 1), "zeros")
+    return sides == square and (isinstance(layer, nn.Conv2d) or layer.output_padding == (stride - 1,) * 2)
 
 
 def in_turn(*layers: nn.Module) -> Stream:

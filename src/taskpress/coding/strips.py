@@ -2,19 +2,19 @@
 
 The picture goes through g_a, the latent through g_s, in strips of rows (streams.py). What is wider than
 `BAND` is cut into vertical bands first, with as many columns more to either side as the transform reaches:
-there, and nowhere else, something is computed twice.
+there, and nowhere else, something is computed twice. A transform with layers of a user's own, whose reach
+nobody knows, gets the whole picture at once.
 """
 
 from collections.abc import Iterator
 from itertools import pairwise
-from math import ceil
+from math import ceil, inf
 
 import torch
 from torch import Tensor
 
 from taskpress.coding.grid import CELL, UNIT, Box
 from taskpress.coding.images import Picture
-from taskpress.coding.streams import build_stream
 from taskpress.coding.transforms import Transform
 
 BAND = 4096
@@ -27,11 +27,12 @@ def analyze(g_a: Transform, picture: Picture, channels: int, device: torch.devic
     """The latent y, float32 [1, M, h, w], of a picture padded to multiples of 64; `channels` is N."""
     whole = picture.box.outward(UNIT)
     y: Tensor | None = None
-    for band in _bands(whole):
-        seen = band.grown(_margin(g_a, CELL)).outward(CELL).within(whole)
+    reach = g_a.reach
+    for band in [whole] if reach is None else _bands(whole):
+        seen = whole if reach is None else band.grown(ceil(reach / CELL) * CELL).outward(CELL).within(whole)
         windows = (
             picture.window(Box(seen.left, top, seen.right, bottom)).to(device)
-            for top, bottom in _cuts(seen, STRIP_VALUES // channels)
+            for top, bottom in _cuts(seen, _at_once(g_a, channels))
         )
         at = 0
         for rows in g_a.in_strips(windows):
@@ -50,7 +51,8 @@ def needed(g_s: Transform, region: Box, picture: Box) -> Box:
     Of the whole picture that is all of its latent, the padding's too, as training sees it: fewer rows would
     round otherwise.
     """
-    return region.grown(_margin(g_s, 1) * CELL).outward(UNIT).within(picture.outward(UNIT))
+    whole, reach = picture.outward(UNIT), g_s.reach
+    return whole if reach is None else region.grown(ceil(reach) * CELL).outward(UNIT).within(whole)
 
 
 def synthesize(
@@ -61,13 +63,13 @@ def synthesize(
     `seen` is what `needed` says of the region, or more; `channels` is N. Yields (box, its float32
     [3, height, width], not clamped).
     """
-    for band in _bands(region):
+    for band in [region] if g_s.reach is None else _bands(region):
         own = needed(g_s, band, picture)
         rows, columns = own.moved(-seen.left, -seen.top).slices(CELL)
         cells = latent[:, :, rows, columns]
         cuts = (
             cells[:, :, (top - own.top) // CELL : (bottom - own.top) // CELL]
-            for top, bottom in _cuts(own, STRIP_VALUES // channels)
+            for top, bottom in _cuts(own, _at_once(g_s, channels))
         )
         top = own.top
         for pixels in g_s.in_strips(cuts):
@@ -79,9 +81,9 @@ def synthesize(
             top = bottom
 
 
-def _margin(transform: Transform, step: int) -> int:
-    """Rows of input, to multiples of `step`, that a row of output depends on to either side."""
-    return ceil(build_stream(transform.layers).reach / step) * step
+def _at_once(transform: Transform, channels: int) -> float:
+    """How many pixels go through a transform of so many channels at once."""
+    return inf if transform.reach is None else STRIP_VALUES // channels
 
 
 def _bands(region: Box) -> list[Box]:
@@ -92,7 +94,7 @@ def _bands(region: Box) -> list[Box]:
     return [region._replace(left=left, right=right) for left, right in pairwise(sides)]
 
 
-def _cuts(box: Box, pixels: int) -> list[tuple[int, int]]:
+def _cuts(box: Box, pixels: float) -> list[tuple[int, int]]:
     """(top, bottom) of strips of about so many pixels."""
     count = max(1, round(box.width * box.height / pixels))
     rows = box.height if count == 1 else max(1, round(box.height / count / CELL)) * CELL

@@ -9,6 +9,7 @@ only the rounding within g_s moves its pixels. docs/performance.md has the figur
 import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from taskpress.coding.entropy_models import at_least_float32
 from taskpress.coding.hyperprior import HyperpriorModel
-from taskpress.coding.streams import in_strips
+from taskpress.coding.streams import in_strips, reach_of
 from taskpress.errors import ConfigError
 
 PRECISIONS = ("float32", "bfloat16", "auto")
@@ -29,7 +30,7 @@ class Transform:
     Without gradients only: in torch 2.14.1 the backward pass of channels last corrupts memory on the CPU.
     """
 
-    layers: nn.Sequential
+    layers: nn.Module
     dtype: torch.dtype = torch.float32
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -39,6 +40,12 @@ class Transform:
     def in_strips(self, strips: Iterable[Tensor]) -> Iterator[Tensor]:
         """Applies the transform strip by strip of rows, as in `streams.in_strips`."""
         return map(self._given, in_strips(self.layers, map(self._taken, strips)))
+
+    @property
+    def reach(self) -> Fraction | None:
+        """Rows of input to either side that a row of output depends on; None where that is not known, and it
+        has to be applied to the whole picture."""
+        return reach_of(self.layers)
 
     def _taken(self, x: Tensor) -> Tensor:
         return x.to(dtype=self.dtype, memory_format=torch.channels_last)
@@ -85,7 +92,7 @@ def build_transforms(model: HyperpriorModel, precision: str, device: torch.devic
     return Transforms(_in_bfloat16(model.g_a), _in_bfloat16(model.g_s))
 
 
-def _in_bfloat16(transform: nn.Sequential) -> Transform:
+def _in_bfloat16(transform: nn.Module) -> Transform:
     converted = copy.deepcopy(transform).bfloat16().to(memory_format=torch.channels_last)
     converted.requires_grad_(False)
     return Transform(converted, torch.bfloat16)

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.files import atomic_write
-from taskpress.training.contents import own_branches
+from taskpress.training.contents import own_code
 from taskpress.training.data import Batch, CropsModule, step_seed
 from taskpress.training.module import CodecTraining
 from taskpress.training.objective import Objective
@@ -123,7 +123,7 @@ def _identity(training: CodecTraining) -> str:
     if "heads" in config.branches:
         # Heads are held against labels, or with soft outputs against the teacher's.
         parts.append(objective.task == "soft")
-    parts += sorted(own_branches(config).values())
+    parts += sorted(own_code(config).values())
     if config.trainer.nodes != 1:
         parts.append(config.trainer.nodes)
     if objective.labels != "picture":

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from taskpress.errors import ConfigError
-from taskpress.training.fields import BranchName, Factors, Lambdas, Name
+from taskpress.training.fields import ArchitectureName, BranchName, Factors, Lambdas, Name
 from taskpress.training.objective_config import ObjectiveConfig
 from taskpress.training.section import FORMER_NAMES, Section, explain
 
@@ -24,9 +24,11 @@ START = "start"
 class CodecConfig(Section):
     """The codec that is trained."""
 
-    architecture: Literal[
-        "cheng2020-attention", "cheng2020-anchor", "joint-autoregressive", "mean-scale-hyperprior"
-    ] = Field("cheng2020-attention", description="transforms and entropy models")
+    architecture: ArchitectureName = Field(
+        "cheng2020-attention",
+        description="transforms and entropy models: `cheng2020-attention`, `cheng2020-anchor`, "
+        "`joint-autoregressive`, `mean-scale-hyperprior`, or python:FILE.py:CLASS",
+    )
     channels: int = Field(32, ge=4, description="N: width of every layer")
     latent_channels: int | None = Field(
         None, ge=4, description="M; only for architectures where it differs from N"

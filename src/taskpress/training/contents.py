@@ -12,7 +12,7 @@ from taskpress.datasets.coco import CocoImages
 from taskpress.datasets.folder import ImageFolder
 from taskpress.datasets.own import OwnPictures
 from taskpress.errors import ConfigError
-from taskpress.own_code import is_own
+from taskpress.own_code import is_own, run_own
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import RunConfig, expand
 from taskpress.training.data import Mixture
@@ -21,15 +21,15 @@ from taskpress.training.data import Mixture
 def contents_of(
     config: RunConfig, pictures: Mixture, recognizers: Mapping[str, Recognizer]
 ) -> dict[str, str]:
-    """16 hexadecimal digits for each source, recognizer and branch of a user's own, by what the settings
-    call it.
+    """16 hexadecimal digits for each source and recognizer, and for architecture and branches of a user's
+    own, by what the settings call them.
 
     Of a source that is which pictures there are, by name and in order: what is drawn in a step depends on it.
     Of pictures of a user's own it is the code, its argument and their number. Drawn scenes are what they are
     called.
     """
     found = {spec: recognizer.fingerprint[:16] for spec, recognizer in recognizers.items()}
-    return {**found, **own_branches(config), **contents_of_sources(config.data.sources, pictures)}
+    return {**found, **own_code(config), **contents_of_sources(config.data.sources, pictures)}
 
 
 def contents_of_sources(sources: Sequence[str | dict[str, str]], pictures: Mixture) -> dict[str, str]:
@@ -43,10 +43,14 @@ def contents_of_sources(sources: Sequence[str | dict[str, str]], pictures: Mixtu
     return found
 
 
-def own_branches(config: RunConfig) -> dict[str, str]:
-    """Branches of a user's own that a training has, and a digest of each one's code."""
+def own_code(config: RunConfig) -> dict[str, str]:
+    """Architecture and branches of a user's own that a training has, and a digest of each one's code."""
     kinds = [kind for kind in config.branches if kind is not None and is_own(kind)]
-    return {kind: own_branch(expand(kind)).digest for kind in kinds}
+    found = {kind: own_branch(expand(kind)).digest for kind in kinds}
+    if is_own(config.codec.architecture):
+        spec = config.codec.architecture
+        found[spec] = run_own(expand(spec), ConfigError).digest
+    return found
 
 
 def by_content(settings: Any, contents: Mapping[str, str]) -> Any:

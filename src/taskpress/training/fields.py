@@ -8,7 +8,9 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field, PositiveFloat
 
 from taskpress.auxiliary.named import check_auxiliary
+from taskpress.coding.models import ARCHITECTURES
 from taskpress.errors import ConfigError
+from taskpress.own_code import is_own
 
 
 def _file_name(name: str) -> str:
@@ -25,6 +27,14 @@ def _branch_name(name: str) -> str:
     return name
 
 
+def _architecture(name: str) -> str:
+    known = [*ARCHITECTURES, "python:FILE.py:CLASS"]
+    if is_own(name) or name in known:
+        return name
+    raise ValueError(f"no architecture is named {name!r}; choose one of {', '.join(known)}")
+
+
+ArchitectureName = Annotated[str, AfterValidator(_architecture)]
 BranchName = Annotated[str, AfterValidator(_branch_name)]
 Name = Annotated[str, AfterValidator(_file_name)]
 

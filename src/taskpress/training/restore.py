@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from taskpress.auxiliary.branch import AuxiliaryBranch
 from taskpress.coding.checkpoints import infer_architecture
 from taskpress.coding.codec import Codec
 from taskpress.errors import CodecError, ConfigError, DataError
+from taskpress.own_code import is_own
 from taskpress.recognition.device import move
 from taskpress.recognition.named import load_recognizer
 from taskpress.recognition.protocol import Recognizer
 from taskpress.training.allocation import give_allocator
 from taskpress.training.averaging import WeightAverage
 from taskpress.training.config import RunConfig, expand
-from taskpress.training.contents import check_contents, own_branches
+from taskpress.training.contents import check_contents, own_code
 from taskpress.training.module import CodecTraining
 from taskpress.training.settings import read_settings
 
@@ -49,7 +52,7 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     branch; DataError for a damaged checkpoint.
     """
     config, told = read_settings(folder / "config.yaml")
-    check_contents(folder / "config.yaml", own_branches(config), told.get("contents", {}))
+    check_contents(folder / "config.yaml", own_code(config), told.get("contents", {}))
     if config.recognizer is None or config.objective.alpha == 0:
         raise ConfigError(f"{folder}: {config.name} was trained without an auxiliary branch (alpha 0)")
     checkpoint = folder / "checkpoints" / "last.ckpt"
@@ -61,7 +64,7 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
         content = torch.load(checkpoint, map_location="cpu", weights_only=True)
         state, step = content["state_dict"], int(content["global_step"])
         model = {key.removeprefix(MODEL): value for key, value in state.items() if key.startswith(MODEL)}
-        codec = Codec.create(*infer_architecture(model, checkpoint))
+        codec = Codec.create(*_architecture(config, model, checkpoint))
         give_allocator(codec, config, recognizers[0])
         training = CodecTraining(config, step, codec, *recognizers)
         training.load_state_dict(state)
@@ -78,3 +81,11 @@ def restore(folder: Path, device: str = "cpu") -> Restored:
     training.to(device).eval()
     move(recognizers[0], device)
     return Restored(config, step, training.codec, training.placed_branches[0], recognizers[0])
+
+
+def _architecture(config: RunConfig, model: Mapping[str, Tensor], checkpoint: Path) -> tuple[str, int, int]:
+    """(architecture, N, M) of a training's codec."""
+    asked = config.codec
+    if is_own(asked.architecture):
+        return expand(asked.architecture), asked.channels, asked.latent_channels or asked.channels
+    return infer_architecture(model, checkpoint)

@@ -18,6 +18,7 @@ import yaml
 
 from taskpress.coding.codec import Codec
 from taskpress.coding.files import atomic_write
+from taskpress.coding.own_architecture import name_architecture
 from taskpress.errors import ConfigError
 from taskpress.own_code import is_own
 from taskpress.recognition.named import load_recognizer
@@ -203,12 +204,15 @@ def training_steps(config: RunConfig, pictures: int, ranks: int = 1) -> int:
 
 def _initial_codec(config: RunConfig, initial: Path | None) -> Codec:
     asked = config.codec
+    architecture = name_architecture(expand(asked.architecture), ConfigError)
     source = str(initial) if initial is not None else expand(asked.init) if asked.init is not None else None
     if source is None:
-        return Codec.create(asked.architecture, asked.channels, asked.latent_channels, seed=config.seed)
+        return Codec.create(architecture, asked.channels, asked.latent_channels, seed=config.seed)
     codec = Codec.load(source)
     found = (codec.architecture, codec.model.N, codec.latent_channels)
-    wanted = (asked.architecture, asked.channels, asked.latent_channels or codec.latent_channels)
+    # What a checkpoint of it holds says nothing of M where the architecture is the user's own.
+    unsaid = asked.channels if is_own(architecture) else codec.latent_channels
+    wanted = (architecture, asked.channels, asked.latent_channels or unsaid)
     if found != wanted:
         raise ConfigError(
             f"{source}: is a {found[0]} with N = {found[1]}, M = {found[2]}; "
