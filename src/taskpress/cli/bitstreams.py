@@ -47,7 +47,9 @@ def is_bitstream(path: Path) -> bool:
         return False
 
 
-def check_left_out(path: Path, fingerprint: str, source: Path, resize: int | None, tile: int | None) -> None:
+def check_left_out(
+    path: Path, fingerprints: Sequence[str], source: Path, resize: int | None, tile: int | None
+) -> None:
     """ConfigError where a .tpc file that is there already is not what would be coded from the source now.
 
     Told by its header: codec, size and tiles, not precision or refinement. A source that cannot be read has
@@ -58,7 +60,7 @@ def check_left_out(path: Path, fingerprint: str, source: Path, resize: int | Non
         header = unpack(data)[0]
     except BitstreamError as error:
         raise ConfigError(f"{path}: {error}; remove it, or code all anew with --force") from None
-    if header.fingerprint != fingerprint:
+    if header.fingerprint not in fingerprints:
         raise ConfigError(
             f"{path}: was coded with another codec, {header.fingerprint}; choose another folder with -o, or "
             "code anew with --force"
