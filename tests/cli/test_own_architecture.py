@@ -36,6 +36,10 @@ def test_from_a_preset_to_the_decoded_picture(taskpress: Callable, tmp_path: Pat
     assert told.code == 0, told.err
     assert [result["codec"] for result in json.loads(told.out)] == [file.stem, "other"]
 
+    shutil.copy(file, tmp_path / "self.safetensors")
+    told = taskpress("export", f"{elic}:{tmp_path / 'self.safetensors'}", "-o", tmp_path)
+    assert told.code == 2 and "would replace what it is made of" in told.err
+
     coded, decoded = tmp_path / "coded", tmp_path / "decoded"
     assert taskpress("encode", finished, pictures, "-o", coded).code == 0
     assert taskpress("decode", coded, "-o", decoded, "--codec", finished).code == 0

@@ -19,6 +19,13 @@ from taskpress.errors import CodecError
 
 from .conftest import draw, enlivened
 
+
+@pytest.fixture(autouse=True)
+def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    enlivened(ELIC)
+    monkeypatch.setattr(own_architecture, "_named", {"python:Elic": own_architecture._named["python:Elic"]})
+
+
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "elic.py"
 ELIC = f"python:{EXAMPLE}:Elic"
 
@@ -84,6 +91,7 @@ def test_no_file_runs_code_by_itself(tmp_path: Path) -> None:
     ran, code = tmp_path / "ran", tmp_path / "evil.py"
     code.write_text(f"open({str(ran)!r}, 'w')\n" + EXAMPLE.read_text())
     file = tmp_path / "evil.safetensors"
+    own_architecture._named.clear()
     codec = Codec.create(f"python:{code}:Elic", 4)
     ran.unlink()
     codec.architecture = f"python:{code}:Elic"
@@ -95,7 +103,9 @@ def test_no_file_runs_code_by_itself(tmp_path: Path) -> None:
 
 
 OWN = """
+import torch
 from torch import nn
+from taskpress.coding.entropy_models import EntropyBottleneck
 from taskpress.coding.layers import MaskedConv2d, conv, deconv
 from taskpress.coding.models import JointAutoregressive, MeanScaleHyperprior
 
@@ -125,16 +135,79 @@ class Own(JointAutoregressive):
         ("self.entropy_parameters = None", "they go together"),
         ("self.context_prediction = nn.Conv2d(M, 2 * M, 5, padding=2)", "context_prediction is no"),
         ("self.context_prediction = MaskedConv2d(M, M)", r"context_prediction makes \[1, 8, 4, 4\]"),
-        ("self.entropy_bottleneck = nn.Identity()", "entropy_bottleneck is another one"),
+        ("self.entropy_bottleneck = nn.Identity()", "is no EntropyBottleneck of 8 channels"),
+        ("self.entropy_bottleneck = EntropyBottleneck(N + 1)", "no EntropyBottleneck of 8 channels"),
+        ("self.gaussian_conditional = nn.Identity()", "no GaussianConditional"),
+        ("pass\n    def _noisy(self, y): ...", "has a _noisy of its own"),
+        ("nn.utils.spectral_norm(self.h_s[0])", r"h_s\.0 has hooks"),
+        ("self.h_s[1].forward = abs", r"h_s\.1 has hooks"),
+        ("self.g_s.append(nn.AdaptiveAvgPool2d(64))", r"g_s makes \[1, 3, 64, 64\] of \[1, 8, 4, 8\]"),
         ("pass\n    def scales_and_means(self, params, y_hat): ...", "has a scales_and_means of its own"),
         ("raise ValueError('odd')", "ValueError: odd"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_coded_says_why(change: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text(OWN.replace("{change}", change))
     with pytest.raises(CodecError, match=message) as raised:
-        Codec.create(f"python:{tmp_path}/own.py:Own", 8)
+        Codec.create(own(tmp_path, change), 8)
     assert "own.py:Own" in str(raised.value)
+
+
+def own(folder: Path, *changes: str) -> str:
+    (folder / "own.py").write_text(OWN.replace("{change}", "\n        ".join(changes)))
+    return f"python:{folder}/own.py:Own"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        # One activation in several places: each time it is at work.
+        ["act = self.h_s[1]", "self.h_s[3] = act", "self.entropy_parameters[3] = self.entropy_parameters[1]"],
+        # What is in training otherwise, and counts in whole numbers.
+        ["self.h_a.append(nn.BatchNorm2d(N))", "self.g_a.extend([nn.BatchNorm2d(M), nn.Dropout()])"],
+        ["self.g_s[1] = self.g_s[3] = self.g_s[5] = nn.PReLU()"],
+        ["self.g_a.steps = [value.item() for value in torch.linspace(0, 1, 3)]"],
+        ["self.register_buffer('places', torch.arange(5000))"],
+    ],
+    ids=["shared activations", "batch norm", "shared weights", "no meta device", "whole numbers"],
+)  # fmt: skip
+@pytest.mark.parametrize("half", [False, True])
+def test_what_classes_do_survives_its_file(changes: list[str], half: bool, tmp_path: Path) -> None:
+    codec = enlivened(own(tmp_path, *changes)).train()
+    codec.estimate(torch.rand(2, 3, 64, 64)).rate.sum().backward()
+    codec.save(tmp_path / "own.safetensors", half=half)
+    loaded = Codec.load(tmp_path / "own.safetensors")
+    for key, value in codec.model.state_dict().items():
+        tolerance = (
+            {"rtol": 1e-3, "atol": 1e-4} if half and value.is_floating_point() else {"rtol": 0, "atol": 0}
+        )
+        torch.testing.assert_close(loaded.model.state_dict()[key], value, **tolerance)
+    image = draw(70, 130)
+    for one in (codec, loaded):
+        data = one.encode(image)
+        assert (one.decode(data, "numpy") == one.eval().decode(data, "numpy")).all()
+    with torch.no_grad():
+        estimate = loaded.estimate(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)
+    # Probabilities that training knows are those of files.
+    assert 8 * len(data) == pytest.approx(70 * 130 * float(estimate.rate), rel=0.02, abs=300)
+
+
+def test_two_classes_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    for folder, change in ((tmp_path / "a", "pass"), (tmp_path / "b", "self.g_s.append(nn.Sigmoid())")):
+        folder.mkdir()
+        own(folder, change)
+    Codec.create(f"python:{tmp_path}/a/own.py:Own", 4)
+    with pytest.raises(CodecError, match=r"b/own\.py:Own: .*a/own\.py:Own has a class of that name"):
+        Codec.create(f"python:{tmp_path}/b/own.py:Own", 4)
+    # Changed on the way, as in a notebook, it is the new one.
+    assert len(Codec.create(own(tmp_path / "a", "self.g_s.append(nn.Sigmoid())"), 4).model.g_s) == 8
+
+
+def test_code_is_named_in_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    codec, file = enlivened(ELIC), tmp_path / "elic.safetensors"
+    codec.save(file)
+    monkeypatch.setattr(own_architecture, "_named", {})
+    monkeypatch.setenv("TASKPRESS_ARCHITECTURE", f"{own(tmp_path, 'pass')};{ELIC}")
+    assert Codec.load(file).fingerprint == codec.fingerprint
 
 
 def test_what_is_no_architecture_says_why(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from taskpress.coding import strips
 from taskpress.coding.codec import Codec
 from taskpress.coding.grid import Box
 from taskpress.coding.images import Picture, open_picture, to_tensor
+from taskpress.coding.layers import AttentionBlock, ResidualBlockUpsample
 from taskpress.coding.streams import build_stream, in_strips, reach_of
 from taskpress.coding.transforms import Transform, build_transforms
 
@@ -61,6 +62,8 @@ class Doubling(nn.Conv2d):
         nn.Conv2d(4, 4, 3, padding="same"),
         nn.ConvTranspose2d(4, 4, 5, stride=2, padding=2),
         nn.BatchNorm2d(4),
+        nn.utils.spectral_norm(nn.Conv2d(4, 4, 3, padding=1)),
+        nn.Sequential(nn.Conv2d(4, 4, 3, 2, 1), nn.PixelShuffle(2)),
         Doubling(4, 4, 1),
     ],
     ids=repr,
@@ -70,6 +73,15 @@ def test_an_unknown_layer_is_no_guess(layer: nn.Module) -> None:
     assert reach_of(layers) is None
     with pytest.raises(TypeError, match=type(layer).__name__):
         build_stream(layers)
+
+
+def test_blocks_with_other_parts_are_no_guess() -> None:
+    gate, longer = AttentionBlock(4), ResidualBlockUpsample(4)
+    gate.conv_b = nn.Sequential(nn.Conv2d(4, 4, 9, padding=4))
+    longer.upsample = nn.Sequential(nn.Conv2d(4, 16, 9, padding=4), nn.PixelShuffle(2))
+    for block in (gate, longer):
+        assert reach_of(block) is None
+    assert reach_of(AttentionBlock(4)) and reach_of(ResidualBlockUpsample(4))
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from taskpress.training import finishing as module
 from taskpress.training.config import Preset, RunConfig
 from taskpress.training.data import Batch, StepStream, open_sources
 from taskpress.training.finishing import FinishConfig, Part, finish
+from taskpress.training.refining import refinement_for
 from taskpress.training.run import settings_digest, train_experiment
 
 STEPS, FURTHER = 3, 4
@@ -159,6 +161,49 @@ def test_a_codec_of_many_devices_and_other_paths_is_finished_here(trained: Path,
     )
     assert found["there"].card["config"]["trainer"]["devices"] == 4, "of the training"
     assert found["there"].card["finish"]["entropy"]["sources"] == ["scenes:8"]
+
+
+@pytest.mark.parametrize("place", ["recognizer", "sources", "further"])
+def test_code_that_a_card_names_is_not_run_unasked(trained: Path, tmp_path: Path, place: str) -> None:
+    """A card may be a stranger's."""
+    (tmp_path / "own.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n{OWN}")
+    codec = Codec.load(trained / "tiny-mse-q1.safetensors")
+    config = json.loads(json.dumps(codec.card["config"]))
+    recognizer, pictures = (f"python:{tmp_path}/own.py:{name}" for name in ("recognizer", "Pictures"))
+    if place == "recognizer":
+        config["recognizer"] = recognizer
+    elif place == "sources":
+        config["data"]["sources"] = [pictures]
+    else:
+        config["further"] = [{"recognizer": recognizer}]
+    config["objective"] = {**config["objective"], "task": "outputs", "mse": 0.0}
+    path = str(tmp_path / "stranger.safetensors")
+    codec.save(path, card={**codec.card, "config": config})
+    with pytest.raises(ConfigError, match=r"stranger.*names code to be run, python:.*own\.py.*--run-code"):
+        finish_one(path, tmp_path / "out", SETTINGS)
+    if place != "sources":
+        with pytest.raises(ConfigError, match=r"names code to be run, python:.*--refine-recognizer"):
+            refinement_for(codec, path, 1)
+        refinement_for(codec, path, 1, recognizer="scenes")
+    assert not (tmp_path / "ran").exists()
+    (finished,) = finish([path], tmp_path / "out", SETTINGS, run_code=True)
+    assert finished.exists() and (tmp_path / "ran").exists()
+    if place != "further":
+        told = {"recognizer": recognizer} if place == "recognizer" else {"sources": [pictures]}
+        list(finish([path], tmp_path / "told", SETTINGS, **told))
+
+
+OWN = """
+import numpy as np
+from taskpress.recognition.named import load_recognizer
+
+def recognizer():
+    return load_recognizer("scenes")
+
+class Pictures:
+    def __len__(self): return 2
+    def __getitem__(self, index): return np.full((64, 64, 3), 9 * index, np.uint8)
+"""
 
 
 def test_damaged_contents_of_a_card_are_told(trained: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import typer
 
 from taskpress.coding.files import codec_name
 from taskpress.errors import ConfigError
+from taskpress.own_code import argument_of
 
 
 def export(
@@ -73,7 +74,8 @@ def _check_replaceable(source: str, fingerprint: str, target: Path) -> None:
     """ConfigError where writing `target` would lose a codec, and every file that was coded with it."""
     from taskpress.coding.codec import Codec
 
-    if Path(source).exists() and target.samefile(source):
+    file = Path(argument_of(source) or source)
+    if file.exists() and target.samefile(file):
         raise ConfigError(f"{target}: would replace what it is made of; choose another folder with -o")
     if Codec.load(target).fingerprint != fingerprint:
         raise ConfigError(f"{target}: holds another codec; choose another folder with -o, or use --force")

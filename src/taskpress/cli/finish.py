@@ -34,6 +34,12 @@ def finish(
     recognizer: Annotated[
         str | None, typer.Option("--recognizer", help="In place of the (first) one on the card.")
     ] = None,
+    run_code: Annotated[
+        bool,
+        typer.Option(
+            "--run-code", help="Run Python code that cards name (python:FILE.py:…); trust them first."
+        ),
+    ] = False,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads of this process.")] = None,
 ) -> None:
     """Train one part of trained codecs a little further, on the latents that files hold.
@@ -65,5 +71,5 @@ def finish(
     except ValidationError as error:
         raise ConfigError(explain(error)) from None
     command = command_line()
-    for path in finish(codecs, output, settings, command, data or (), recognizer):
+    for path in finish(codecs, output, settings, command, data or (), recognizer, run_code):
         typer.echo(path)

@@ -78,10 +78,12 @@ def _bitstream(path: Path, codecs: Sequence[str]) -> dict[str, object]:
 
 def _codec(name: str) -> dict[str, object]:
     from taskpress.coding.codec import Codec
+    from taskpress.coding.streams import reach_of
 
     codec = Codec.load(name)
     cost = codec.encoder_cost()
     own = codec.allocator_cost()
+    in_strips = all(reach_of(part) is not None for part in (codec.model.g_a, codec.model.g_s))
     allocator = {}
     if codec.allocator is not None and own is not None:
         allocator = {"allocator": {**asdict(codec.allocator.settings), **own._asdict()}}
@@ -94,6 +96,7 @@ def _codec(name: str) -> dict[str, object]:
         "encoder parameters": cost.parameters,
         "encoder MACs per pixel": round(cost.macs_per_pixel),
         **allocator,
+        "large pictures": "in strips" if in_strips else "whole, as its layers are not known",
         "fingerprint": codec.fingerprint,
         "card": codec.card,
     }

@@ -96,8 +96,15 @@ def restore_allocator(checkpoint: Checkpoint, origin: str) -> Allocator | None:
 
 
 def _restore(build: Callable[[], Module], state: dict[str, Tensor], what: str, origin: str) -> Module:
-    with torch.device("meta"):
-        own = build().state_dict()
+    try:
+        with torch.device("meta"):
+            own = build().state_dict()
+    except CodecError:
+        if not is_own(what):
+            raise
+        # Code of a user's own may compute with its weights as it makes them.
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+            own = build().state_dict()
     for kind, keys in (("lacks", own.keys() - state.keys()), ("has unknown", state.keys() - own.keys())):
         if keys:
             raise CodecError(f"{origin}: {kind} weight {min(keys)!r} (of {len(keys)}); it is no {what}")
@@ -121,14 +128,19 @@ def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:
     """
     if Path(path).suffix in CHECKPOINT_SUFFIXES:
         raise CodecError(f"{path}: codecs are saved as safetensors; name it {Path(path).stem}.safetensors")
-    weights = {key: tensor.detach().cpu().float() for key, tensor in checkpoint.state.items()}
-    # The bottleneck is small, and its tails decide what rare values cost: it stays exact.
-    transforms = [key for key in weights if not key.startswith("entropy_bottleneck.")]
+    weights = {key: _widened(tensor.detach().cpu()) for key, tensor in checkpoint.state.items()}
+    # Whole numbers stay exact, and the bottleneck, which is small: its tails decide what rare values cost.
+    transforms = [
+        key
+        for key, tensor in weights.items()
+        if tensor.is_floating_point() and not key.startswith("entropy_bottleneck.")
+    ]
     half = half or all(weights[key].equal(weights[key].half().float()) for key in transforms)
     tensors = {}
     for key, tensor in weights.items():
         narrow = half and key in transforms
-        tensors[key] = tensor.to(torch.float16 if narrow else torch.float32).contiguous()
+        # A copy of its own, where layers share weights.
+        tensors[key] = (tensor.half() if narrow else tensor).clone(memory_format=torch.contiguous_format)
         if not torch.isfinite(tensors[key]).all():
             raise CodecError(
                 f"{path}: weight {key!r} is not finite{' in float16' if narrow else ''}; not saved"
@@ -147,6 +159,11 @@ def write_codec(path: Path, checkpoint: Checkpoint, half: bool) -> None:
         atomic_write(Path(path), _sorted_header(save(tensors, metadata)))
     except OSError as error:
         raise CodecError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """In float32; whole numbers (counters and indices of a user's own layers) as they are."""
+    return tensor.float() if tensor.is_floating_point() else tensor
 
 
 def _card_text(card: object, path: Path) -> str:
@@ -230,7 +247,7 @@ def read_codec(path: Path) -> Checkpoint:
                 version = metadata.get("format_version")
                 raise CodecError(f"{path}: codec format {version} is not {FORMAT_VERSION}; upgrade TaskPress")
             # float16 storage widens to float32 here, so that a codec is the same however it was stored.
-            state = {key: file.get_tensor(key).to(torch.float32) for key in file.keys()}  # noqa: SIM118
+            state = {key: _widened(file.get_tensor(key)) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CodecError(f"{path}: is no safetensors codec ({error})") from error
     try:

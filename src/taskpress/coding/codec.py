@@ -1,5 +1,6 @@
 """`Codec`: a model together with the way its images become bytes and back."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import astuple
 from pathlib import Path
@@ -34,6 +35,7 @@ from taskpress.coding.picture_coding import PictureCoder
 from taskpress.coding.refinement import Refinement
 from taskpress.coding.transforms import build_transforms, check_precision
 from taskpress.errors import CodecError, ConfigError
+from taskpress.own_code import is_own
 
 COMPILED = "_orig_mod."
 # left, top, right, bottom in pixels
@@ -325,9 +327,11 @@ class Codec(nn.Module):
             identity = (CODING, self.architecture, self.model.N, self.model.M)
             if self.allocator is not None:
                 identity += astuple(self.allocator.settings)
-            name, coder = fingerprint(identity, state), EntropyCoder(self.model)
-            transforms = build_transforms(self.model, self.precision, self._device)
-            picture_coder = PictureCoder(name, self.model, self.allocator, coder, transforms)
+            # Layers of a user's own may do otherwise in training.
+            model = copy.deepcopy(self.model).eval() if is_own(self.architecture) else self.model
+            name, coder = fingerprint(identity, state), EntropyCoder(model)
+            transforms = build_transforms(model, self.precision, self._device)
+            picture_coder = PictureCoder(name, model, self.allocator, coder, transforms)
             self._frozen = frozen = Frozen(picture_coder, marks, checksum(state.values()))
         return frozen.coder
 

@@ -101,7 +101,7 @@ class ContextModel:
         taps = torch.stack([weight[:, :, row + 2, column + 2] for row, column in TAPS], 1).flatten(1)
         bias = model.context_prediction.bias
         self.layers.append(_transposed(quantize_layer(taps, bias, LATENT, "context_prediction")))
-        for name, module in model.entropy_parameters.named_children():
+        for name, module in enumerate(model.entropy_parameters):
             if isinstance(module, nn.Conv2d):
                 layer = quantize_layer(
                     module.weight[:, :, 0, 0], module.bias, ACTIVATION, f"entropy_parameters.{name}"

@@ -113,7 +113,8 @@ class HyperSynthesis:
 
     def __init__(self, layers: nn.Sequential) -> None:
         self.steps: list[tuple[nn.Module, Layer | None]] = []
-        for name, module in layers.named_modules():
+        # A layer that stands there twice works twice.
+        for name, module in layers.named_modules(remove_duplicate=False):
             if isinstance(module, nn.Sequential):
                 continue
             layer = None

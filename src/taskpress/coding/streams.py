@@ -102,9 +102,12 @@ class Pointwise(Stream):
 
 
 class Chain(Stream):
-    """Streams one after the other."""
+    """Streams one after the other; TypeError where they scale down and up again, as rows of the outcome then
+    depend on where in the picture they lie."""
 
     def __init__(self, *streams: Stream) -> None:
+        if min(stream.scale for stream in streams) < 1 < max(stream.scale for stream in streams):
+            raise TypeError("a Sequential that scales down and up again cannot be worked on row by row")
         self.streams, self.reach, self.scale = streams, Fraction(0), Fraction(1)
         for stream in streams:
             self.reach += stream.reach / self.scale
@@ -117,9 +120,14 @@ class Chain(Stream):
 
 
 class Sum(Stream):
-    """A stream and, beside it, a shorter way that gives its rows earlier, or the input itself."""
+    """A stream and, beside it, a shorter way that gives its rows earlier, or the input itself; TypeError for
+    a longer one."""
 
     def __init__(self, main: Stream, side: Stream | None = None) -> None:
+        if main.scale != (1 if side is None else side.scale) or (
+            side is not None and side.reach > main.reach
+        ):
+            raise TypeError("a sum with a longer way beside it cannot be worked on row by row")
         self.main, self.side, self.reach, self.scale = main, side, main.reach, main.scale
         self.waiting: deque[Tensor] = deque()
 
@@ -140,9 +148,11 @@ class Sum(Stream):
 
 
 class Gate(Stream):
-    """a(x)·σ(b(x)) of two streams that give their rows at the same time."""
+    """a(x)·σ(b(x)) of two streams that give their rows at the same time; TypeError for others."""
 
     def __init__(self, a: Stream, b: Stream) -> None:
+        if (a.reach, a.scale) != (b.reach, b.scale):
+            raise TypeError("a gate of two ways of different lengths cannot be worked on row by row")
         self.a, self.b, self.reach, self.scale = a, b, a.reach, a.scale
 
     def push(self, rows: Tensor | None, last: bool) -> Tensor | None:
@@ -260,8 +270,15 @@ def build_stream(layer: nn.Module) -> Stream:
     return Pointwise(layer)
 
 
+def is_plain(layer: nn.Module) -> bool:
+    """Whether a layer does what its class does, with the weights that it shows: hooks may do anything."""
+    return not (layer._forward_hooks or layer._forward_pre_hooks or "forward" in vars(layer))
+
+
 def _usual(layer: nn.Module) -> bool:
     """Whether a convolution is square, pads by zeros what keeps a picture's size, and leaves out nothing."""
+    if not is_plain(layer):
+        return False
     if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
         return True
     kernel, stride = layer.kernel_size[0], layer.stride[0]

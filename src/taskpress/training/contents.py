@@ -49,7 +49,8 @@ def own_code(config: RunConfig) -> dict[str, str]:
     found = {kind: own_branch(expand(kind)).digest for kind in kinds}
     if is_own(config.codec.architecture):
         spec = config.codec.architecture
-        found[spec] = run_own(expand(spec), ConfigError).digest
+        code = run_own(expand(spec), ConfigError)
+        found[spec] = f"{code.digest}:{code.name}"
     return found
 
 

@@ -37,7 +37,7 @@ from taskpress.training.run import labelling, recognizers_of, settings_digest
 from taskpress.training.schedule import scheduled
 from taskpress.training.section import Section
 from taskpress.training.teacher import Teacher
-from taskpress.training.trained import trained_config, without_branch
+from taskpress.training.trained import check_code, trained_config, without_branch
 from taskpress.training.trainer import build_trainer, fit, step_of
 
 Part = Literal["entropy", "synthesis"]
@@ -147,6 +147,7 @@ def finish(
     command: str = "",
     sources: Sequence[str] = (),
     recognizer: str | None = None,
+    run_code: bool = False,
 ) -> Iterator[Path]:
     """Lets a part of codecs that were trained here go on; resumes, and keeps what is finished.
 
@@ -155,11 +156,13 @@ def finish(
     folder:     gets NAME.safetensors, and checkpoints and logs in finish/NAME
     sources:    of pictures, in place of those on the cards
     recognizer: in place of the first one on the cards
+    run_code:   whether to run code of a user's own that cards name
 
     One device does it in steps of the training's `data.batch`, however many devices and batches a step had.
 
     Yields each file when it is there. Raises ConfigError, before anything is trained, for a codec whose card
-    holds no training, whose part is finished already, or whose place in the folder another has.
+    holds no training, whose part is finished already, or whose place in the folder another has, and where
+    code would be run without `run_code`.
     """
     folder = Path(folder)
     if recognizer is not None and settings.part == "entropy":
@@ -172,6 +175,11 @@ def finish(
     if twice := next((place for place in places if places.count(place) > 1), None):
         raise ConfigError(f"two codecs would become {twice}; finish them apart, each with its own -o")
     judges = [recognizers_of(one.here) if settings.part == "synthesis" else [] for one in todo]
+    for name, one, specs in zip(names, todo, judges, strict=True):
+        pictures = [source for source in one.here.data.sources if isinstance(source, str)]
+        untold = {*specs, *pictures} - {recognizer, *sources}
+        if not run_code:
+            check_code(name, sorted(untold), "say --run-code")
     known = {spec: load_recognizer(expand(spec)) for spec in dict.fromkeys(chain(*judges))}
     for one, specs in zip(todo, judges, strict=True):
         if not one.target.exists():

@@ -16,7 +16,7 @@ from taskpress.recognition.protocol import Recognizer
 from taskpress.training.config import expand
 from taskpress.training.data import Batch
 from taskpress.training.run import recognizers_of
-from taskpress.training.trained import trained_config, without_branch
+from taskpress.training.trained import check_code, trained_config, without_branch
 
 
 def refinement_for(
@@ -47,6 +47,8 @@ def refinement_for(
     elif config.objective.task == "none" and not config.objective.needs_boxes:
         # Squared errors alone: nobody is asked.
         config = config.model_copy(update={"recognizer": None, "further": []})
+    else:
+        check_code(name, recognizers_of(config), "name it by --refine-recognizer")
     recognizers = [load(expand(spec)) for spec in recognizers_of(config)]
     # λ is the refinement's own.
     objective = without_branch(config.model_copy(update={"lmbda": 1.0}), recognizers)

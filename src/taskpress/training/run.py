@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning
@@ -207,7 +208,13 @@ def _initial_codec(config: RunConfig, initial: Path | None) -> Codec:
     architecture = name_architecture(expand(asked.architecture), ConfigError)
     source = str(initial) if initial is not None else expand(asked.init) if asked.init is not None else None
     if source is None:
-        return Codec.create(architecture, asked.channels, asked.latent_channels, seed=config.seed)
+        codec = Codec.create(architecture, asked.channels, asked.latent_channels, seed=config.seed)
+        if is_own(architecture):
+            # Sooner than when it is trained.
+            with TemporaryDirectory() as scratch:
+                codec.save(file := Path(scratch, "untrained.safetensors"), half=asked.half)
+                Codec.load(file)
+        return codec
     codec = Codec.load(source)
     found = (codec.architecture, codec.model.N, codec.latent_channels)
     # What a checkpoint of it holds says nothing of M where the architecture is the user's own.

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pydantic import ValidationError
 
 from taskpress.coding.codec import Codec
 from taskpress.errors import ConfigError
+from taskpress.own_code import is_own
 from taskpress.recognition.protocol import Recognizer
-from taskpress.training.config import RunConfig
+from taskpress.training.config import RunConfig, expand
 from taskpress.training.objective import Objective
 
 
@@ -21,6 +22,12 @@ def trained_config(codec: Codec, name: str) -> tuple[RunConfig, int]:
         raise ConfigError(
             f"{name}: its card holds no settings of a training; give a codec that `taskpress train` made"
         ) from None
+
+
+def check_code(name: str, specs: Iterable[str], remedy: str) -> None:
+    """ConfigError where what a codec's card names would run code: a card may be a stranger's."""
+    if spec := next((spec for spec in specs if is_own(expand(spec))), None):
+        raise ConfigError(f"{name}: its card names code to be run, {spec}; if you trust it, {remedy}")
 
 
 def without_branch(config: RunConfig, recognizers: Sequence[Recognizer]) -> Objective:
