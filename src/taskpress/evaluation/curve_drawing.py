@@ -22,7 +22,8 @@ _OWN = {"task": 0, "task+aux": 1, "mse": 2, "roi": 3, "semantic": 4, "task, refi
 
 
 def places(names: Iterable[str]) -> dict[str, int]:
-    """A place in `COLOURS` for each curve, its own or the first that is free; from 7 on with another dash."""
+    """A place in `COLOURS` for each curve, its own or the first that is free; from 7 on with another dash,
+    and hollow marks."""
     names = list(names)
     found = {name: _OWN[name] for name in names if name in _OWN}
     free = (place for place in count() if place not in found.values())
@@ -46,6 +47,7 @@ def draw_curve(
     palette = COLOURS if learned else _GREYS
     colour, marker = palette[place % len(palette)], _MARKERS[place % len(_MARKERS)]
     around = place // len(palette) if learned else place
+    hollow = learned and around % 2 == 1
     several = len(repeats.by_seed) > 1
     if several:
         for points in repeats.by_seed.values():
@@ -66,15 +68,16 @@ def draw_curve(
         linestyle=_DASHES[around % len(_DASHES)],
         linewidth=1.8 if learned and not several else 1.4,
         markersize=5.5,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
+        markerfacecolor="white" if hollow else colour,
+        markeredgecolor=colour if hollow else "white",
+        markeredgewidth=1.4 if hollow else 0.6,
         label=verbatim(f"{name}, mean of {len(repeats.by_seed)} seeds" if several else name),
     )
 
 
 def rate_axis(ax: Axes, rates: Sequence[float], label: str) -> None:
     """The axes under `draw_curve`: rates logarithmic where they span more than a factor of three, from 0
-    where they span more than one of 1.5, and close around them else."""
+    where they span more than one of 2, and close around them else."""
     from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
 
     if rates and max(rates) > 3 * min(rates):
@@ -83,7 +86,7 @@ def rate_axis(ax: Axes, rates: Sequence[float], label: str) -> None:
         ax.xaxis.set_major_locator(LogLocator(subs=steps))
         ax.xaxis.set_major_formatter(ScalarFormatter())
         ax.xaxis.set_minor_formatter(NullFormatter())
-    elif rates and max(rates) > 1.5 * min(rates):
+    elif rates and max(rates) > 2 * min(rates):
         ax.set_xlim(left=0)
     elif rates:
         margin = 0.25 * (max(rates) - min(rates)) or 0.1 * max(rates)
