@@ -67,9 +67,9 @@ def encode(
     Where a channel takes so many bytes a picture and no more, --max-bytes and --or
     find the best codec that fits; decoding finds it by the file.
 
-    Examples: taskpress encode coco-yolox-long-q1 photos -o coded --resize 416
-    camera | taskpress encode coco-yolox-long-q1 - -o - --resize 416 | send
-    taskpress encode coco-yolox-long-q2 --or coco-yolox-long-q1 photos -o coded --resize 416 --max-bytes 4000
+    Examples: taskpress encode coco-yolox-slow-q1 photos -o coded --resize 416
+    camera | taskpress encode coco-yolox-slow-q1 - -o - --resize 416 | send
+    taskpress encode coco-yolox-long-q2 --or coco-yolox-slow-q1 photos -o coded --resize 416 --max-bytes 4000
     """
     from taskpress.cli.bitstreams import check_left_out
     from taskpress.coding.codec import Codec
