@@ -7,12 +7,18 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from PIL import Image
+
+from taskpress.coding import own_architecture
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "elic.py"
 
 
-def test_from_a_preset_to_the_decoded_picture(taskpress: Callable, tmp_path: Path, pictures: Path) -> None:
+def test_from_a_preset_to_the_decoded_picture(
+    taskpress: Callable, tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_architecture, "_named", {})
     elic = f"python:{shutil.copy(EXAMPLE, tmp_path / 'elic.py')}:Elic"
     small = [f"codec.architecture={elic}", "codec.init=null", "codec.channels=8", "data.patch=64"]
     short = ["optimizer.steps=2", "start=null", "lambdas=[1.0]", "trainer.accelerator=cpu"]

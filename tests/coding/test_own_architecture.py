@@ -21,9 +21,10 @@ from .conftest import draw, enlivened
 
 
 @pytest.fixture(autouse=True)
-def nothing_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    enlivened(ELIC)
-    monkeypatch.setattr(own_architecture, "_named", {"python:Elic": own_architecture._named["python:Elic"]})
+def example_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing else: what other tests name is of the whole process."""
+    monkeypatch.setattr(own_architecture, "_named", {})
+    name_architecture(ELIC)
 
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "elic.py"
