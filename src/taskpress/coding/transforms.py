@@ -10,6 +10,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,7 @@ class Transform:
         """Applies the transform strip by strip of rows, as in `streams.in_strips`."""
         return map(self._given, in_strips(self.layers, map(self._taken, strips)))
 
-    @property
+    @cached_property
     def reach(self) -> Fraction | None:
         """Rows of input to either side that a row of output depends on; None where that is not known, and it
         has to be applied to the whole picture."""
